@@ -1,0 +1,1 @@
+"""Calibration of language models: sample, collapse by meaning, compare confidence with accuracy."""

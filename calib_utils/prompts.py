@@ -1,0 +1,79 @@
+"""Prompts: answer styles, few-shot examples, chat templates."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+
+from calib_utils.data import Question
+from calib_utils.sampling import Prompt
+
+# The answer that each style shows in its examples, and the instruction that a chat model gets.
+STYLES = {
+    "concise": (lambda question: question.answer, "Answer with a word or a short phrase."),
+    "sentence": (lambda question: question.statement, "Answer in one short sentence."),
+}
+MAX_NEW_TOKENS = {"concise": 16, "sentence": 40}
+STOP = ("\n",)
+
+
+def pick_shots(train: Sequence[Question], n: int, seed: int) -> list[Question]:
+    """`n` worked examples from the train split, as many different relations as possible, in random order.
+
+    Raises ValueError when a question is not from train or there are fewer than `n`.
+    """
+    strangers = [question.id for question in train if question.split != "train"]
+    if strangers:
+        raise ValueError(f"few-shot examples must come from the train split; {strangers[0]!r} does not")
+    if not 0 <= n <= len(train):
+        raise ValueError(f"{n} few-shot examples were asked for; there are {len(train)} training questions")
+    rng = random.Random(seed)
+    groups: dict[str, list[Question]] = defaultdict(list)
+    for question in train:
+        groups[question.relation].append(question)
+    columns = [rng.sample(group, len(group)) for _, group in sorted(groups.items())]
+    rng.shuffle(columns)
+    turns = [c[turn] for turn in range(max(map(len, columns), default=0)) for c in columns if turn < len(c)]
+    shots = turns[:n]
+    rng.shuffle(shots)
+    return shots
+
+
+def build_prompts(
+    questions: Sequence[Question],
+    shots: Sequence[Question],
+    style: str = "concise",
+    tokenizer=None,
+) -> list[Prompt]:
+    """One prompt per question: examples first, then the question.
+
+    Parameters
+    ----------
+    questions, shots : what to ask and the worked examples.
+    style : a key of `STYLES`.
+    tokenizer : give it to use its chat template if it has one: examples become earlier turns. Without it, or
+        without a template, the prompt is plain text.
+
+    Raises
+    ------
+    ValueError : an unknown style.
+    """
+    if style not in STYLES:
+        raise ValueError(f"style is {style!r}; use one of {sorted(STYLES)}")
+    answer, instruction = STYLES[style]
+    if tokenizer is not None and getattr(tokenizer, "chat_template", None):
+        return [_chat(tokenizer, instruction, shots, answer, question) for question in questions]
+    shared = "".join(f"Question: {shot.text}\nAnswer: {answer(shot)}\n\n" for shot in shots)
+    return [Prompt(shared, f"Question: {question.text}\nAnswer:") for question in questions]
+
+
+def _chat(tokenizer, instruction, shots, answer, question) -> Prompt:
+    turns = []
+    for shot in shots:
+        turns += [{"role": "user", "content": shot.text}, {"role": "assistant", "content": answer(shot)}]
+    turns.append({"role": "user", "content": question.text})
+    turns[0] = {"role": "user", "content": f"{instruction}\n\n{turns[0]['content']}"}
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    at = text.rfind(question.text)
+    return Prompt(text[:at], text[at:], chat=True)

@@ -1,0 +1,206 @@
+"""Records: what crosses from the model to the numbers. One parquet row per question and condition."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from calib_utils.data import Question
+from calib_utils.models import LanguageModel, describe
+from calib_utils.sampling import Completion, Prompt, SamplingConfig, sample
+
+_VERSION = 1  # part of every key: change it when the sampler's draws or the columns change
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("question_id", pa.string()),
+        ("question", pa.string()),  # the whole question as JSON
+        ("condition", pa.string()),  # model, dtype, device, style, sampling settings, versions as JSON
+        ("prompt", pa.string()),
+        ("reference_ids", pa.list_(pa.int32())),
+        ("texts", pa.list_(pa.string())),
+        ("token_ids", pa.list_(pa.list_(pa.int32()))),
+        ("counts", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float64())),
+        ("finished", pa.list_(pa.bool_())),
+    ]
+)
+
+
+class RecordError(RuntimeError):
+    """A record file cannot be read or written; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question under one condition.
+
+    Attributes
+    ----------
+    question : what was asked.
+    completions : distinct completions; counts sum to M.
+    reference_ids : token ids of the reference answer as it would continue the prompt.
+    condition : model, fingerprint, dtype, device, style, sampling settings, library versions.
+    key : hash of everything that determines the draws.
+    """
+
+    question: Question
+    completions: tuple[Completion, ...]
+    reference_ids: tuple[int, ...]
+    condition: dict
+    key: str
+
+
+def collect(
+    lm: LanguageModel,
+    questions: Sequence[Question],
+    prompts: Sequence[Prompt],
+    config: SamplingConfig,
+    folder: str | Path,
+    label: str,
+    chunk_size: int = 64,
+    max_rows: int = 128,
+    progress: bool = True,
+) -> list[Record]:
+    """Records of `questions`, sampled where they are not in `folder` yet.
+
+    Chunks of `chunk_size` questions are written atomically as they are finished, so that a killed run loses at
+    most one chunk and a rerun samples only what is missing.
+
+    Parameters
+    ----------
+    label : the answer style or condition name, kept with the record.
+    progress : show a text progress bar.
+
+    Raises
+    ------
+    RecordError : a damaged file in `folder`, or a folder that cannot be written.
+    """
+    if len(questions) != len(prompts):
+        raise ValueError(f"{len(questions)} questions but {len(prompts)} prompts")
+    if not questions:
+        raise ValueError("there are no questions to sample; check data set, split and n")
+    condition = {"label": label, **describe(lm), **asdict(config), "max_rows": max_rows}
+    decisive = {k: v for k, v in condition.items() if k not in ("torch", "transformers", "python", "model")}
+    home = Path(folder) / f"{label}-{_digest(decisive)}"
+    keys = [
+        _digest([_VERSION, decisive, prompt.shared, prompt.own, question.id])
+        for question, prompt in zip(questions, prompts, strict=True)
+    ]
+    known = {record.key: record for record in read(home)} if home.is_dir() else {}
+    missing = [i for i, key in enumerate(keys) if key not in known]
+    with tqdm(
+        total=len(questions),
+        initial=len(questions) - len(missing),
+        desc=label,
+        unit="q",
+        disable=not progress,
+        mininterval=5,
+    ) as bar:
+        for start in range(0, len(missing), chunk_size):
+            chunk = missing[start : start + chunk_size]
+            drawn = sample(lm, [prompts[i] for i in chunk], config, max_rows)
+            rows = [
+                Record(
+                    questions[i],
+                    tuple(completions),
+                    _reference_ids(lm, prompts[i], questions[i]),
+                    condition,
+                    keys[i],
+                )
+                for i, completions in zip(chunk, drawn, strict=True)
+            ]
+            _write(rows, [prompts[i] for i in chunk], home)
+            known.update((row.key, row) for row in rows)
+            bar.update(len(chunk))
+    return [known[key] for key in keys]
+
+
+def read(folder: str | Path) -> list[Record]:
+    """All records below `folder`, in the order of their file names."""
+    records = []
+    for path in sorted(Path(folder).rglob("*.parquet")):
+        try:
+            rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise RecordError(
+                f"{path} is damaged ({error}); delete it and run again: its questions are sampled anew"
+            ) from error
+        records += [_record(row) for row in rows]
+    return records
+
+
+def _digest(value) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _reference_ids(lm: LanguageModel, prompt: Prompt, question: Question) -> tuple[int, ...]:
+    """Tokens of the reference answer as a continuation: what follows the prompt when both are tokenized."""
+    before = lm.tokenizer(prompt.own, add_special_tokens=False).input_ids
+    after = lm.tokenizer(f"{prompt.own} {question.answer}", add_special_tokens=False).input_ids
+    return tuple(after[len(before) :])
+
+
+def _write(rows: Sequence[Record], prompts: Sequence[Prompt], home: Path) -> None:
+    table = pa.Table.from_pylist(
+        [
+            {
+                "key": row.key,
+                "question_id": row.question.id,
+                "question": json.dumps(asdict(row.question), ensure_ascii=False),
+                "condition": json.dumps(row.condition, sort_keys=True),
+                "prompt": prompt.shared + prompt.own,
+                "reference_ids": row.reference_ids,
+                "texts": [c.text for c in row.completions],
+                "token_ids": [c.token_ids for c in row.completions],
+                "counts": [c.count for c in row.completions],
+                "logprobs": [c.logprob for c in row.completions],
+                "finished": [c.finished for c in row.completions],
+            }
+            for row, prompt in zip(rows, prompts, strict=True)
+        ],
+        schema=_SCHEMA,
+    )
+    target = home / f"{_digest([row.key for row in rows])}.parquet"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(suffix=".tmp", dir=home)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                pq.write_table(table, stream, compression="zstd")
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {target} ({error}); free space or choose another folder. Finished chunks are kept"
+        ) from error
+
+
+def _record(row: dict) -> Record:
+    question = json.loads(row["question"])
+    question["aliases"] = tuple(question["aliases"])
+    question["choices"] = tuple(question["choices"]) if question["choices"] else None
+    columns = zip(row["texts"], row["token_ids"], row["counts"], row["logprobs"], row["finished"], strict=True)
+    completions = tuple(
+        Completion(text, tuple(ids), count, logprob, finished) for text, ids, count, logprob, finished in columns
+    )
+    return Record(
+        Question(**question),
+        completions,
+        tuple(row["reference_ids"]),
+        json.loads(row["condition"]),
+        row["key"],
+    )

@@ -1,0 +1,343 @@
+"""Sampling: M exact draws per prompt, computed once per distinct prefix."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from calib_utils.models import LanguageModel, encode
+
+_BLOCK = 512  # vocabulary block of the two-level inverse CDF
+_SLICE = 8  # rows whose probabilities are held in float32 at once (8 rows of 262,144 stay near the cache)
+
+
+class SamplingError(RuntimeError):
+    """The model or the prompt cannot be sampled from; the message names the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Text to complete. `shared` (few-shot examples) is computed once for all prompts that begin with it."""
+
+    shared: str
+    own: str
+    chat: bool = False  # the text was written by a chat template, special tokens included
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How to draw completions.
+
+    Attributes
+    ----------
+    n_samples : M >= 1, draws per prompt.
+    temperature : T >= 0; draws come from softmax(logits / T) over the whole vocabulary, T = 0 is greedy.
+    max_new_tokens : a completion is cut there and marked unfinished.
+    stop : a completion ends where one of these strings appears; the string is not part of its text.
+    seed : draws are a function of seed and prompt only.
+    """
+
+    n_samples: int = 50
+    temperature: float = 1.0
+    max_new_tokens: int = 16
+    stop: tuple[str, ...] = ("\n",)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_samples < 1:
+            raise ValueError(f"n_samples is {self.n_samples}; it must be at least 1")
+        if not (self.temperature >= 0 and np.isfinite(self.temperature)):
+            raise ValueError(f"temperature is {self.temperature}; it must be a finite number, 0 (greedy) or more")
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
+        if any(not text for text in self.stop):
+            raise ValueError("stop contains an empty string; remove it")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One distinct completion and how often it was drawn.
+
+    Attributes
+    ----------
+    text : the decoded tokens up to the stop string or end token.
+    token_ids : what was drawn, with the token that ended it.
+    count : how many of the M draws it is.
+    logprob : natural logarithm of its probability under the sampled distribution; for T = 0 (a point mass)
+        its probability at T = 1.
+    finished : False when it was cut at `max_new_tokens`.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    count: int
+    logprob: float
+    finished: bool
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A live prefix: prompt index, drawn tokens, how many draws share it, their log-probability."""
+
+    prompt: int
+    tokens: tuple[int, ...]
+    count: int
+    logprob: float
+
+
+def sample(
+    lm: LanguageModel, prompts: Sequence[Prompt], config: SamplingConfig, max_rows: int = 128
+) -> list[list[Completion]]:
+    """Draw `config.n_samples` completions per prompt from the model's exact distribution.
+
+    Every distinct prefix is forwarded once and its count is split multinomially over the next token, which is
+    the distribution of M independent draws; the cost grows with the number of distinct completions, not M.
+    All live prefixes are one packed sequence with a tree attention mask, so that keys and values are stored
+    once per distinct token; prompts join as others end, in order.
+
+    Parameters
+    ----------
+    lm : model and tokenizer.
+    prompts : texts to complete.
+    config : draws, temperature, stop strings, length, seed.
+    max_rows : most prefixes forwarded together; bounds the memory whatever M is. At 128 rows a vocabulary of
+        262,144 takes 0.07 GB for the logits, and keys and values at most `max_rows` x tokens of a path. The
+        draws do not depend on it, nor on the other prompts, up to the rounding of the model's own arithmetic.
+
+    Returns
+    -------
+    For each prompt its distinct completions, most frequent first; their counts sum to M.
+
+    Raises
+    ------
+    SamplingError : NaN or infinite logits, a prompt longer than the context, an architecture whose positions
+        cannot be given.
+    ValueError : an empty prompt, `max_rows` below 1.
+    """
+    if max_rows < 1:
+        raise ValueError(f"max_rows is {max_rows}; it must be at least 1")
+    encoded = [_split(lm.tokenizer, prompt) for prompt in prompts]
+    done: list[list[Completion]] = [[] for _ in prompts]
+    for shared in dict.fromkeys(shared for shared, _ in encoded):  # one tree per few-shot prefix
+        own = {i: ids for i, (prefix, ids) in enumerate(encoded) if prefix == shared}
+        _Tree(lm, config, max_rows, shared, own).grow(done)
+    for completions in done:
+        completions.sort(key=lambda c: (-c.count, -c.logprob, c.token_ids))
+    return done
+
+
+def _split(tokenizer, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Token ids of a prompt as (shared, own): the whole text is tokenized, and cut where it leaves `shared`."""
+    whole = encode(tokenizer, prompt.shared + prompt.own, prompt.chat)
+    shared = encode(tokenizer, prompt.shared, prompt.chat) if prompt.shared else []
+    cut = 0
+    while cut < min(len(shared), len(whole) - 1) and shared[cut] == whole[cut]:
+        cut += 1
+    return tuple(whole[:cut]), tuple(whole[cut:])
+
+
+class _Tree:
+    """All prompts that share a prefix, and the live ends of what has been drawn after them.
+
+    The cache holds one column per token: first the shared prefix, then whatever live ends have above them.
+    `seen[i, k]` says that live end i comes after column k.
+    """
+
+    def __init__(self, lm, config, max_rows, shared: tuple[int, ...], own: dict[int, tuple[int, ...]]) -> None:
+        if "position_ids" not in inspect.signature(lm.model.forward).parameters:
+            raise SamplingError(
+                f"{type(lm.model).__name__} takes no position_ids, which merged-prefix sampling needs; "
+                "use a model with rotary or learned positions"
+            )
+        text_config = lm.model.config.get_text_config()
+        self.window = getattr(text_config, "sliding_window", None)
+        self.layer_types = set(getattr(text_config, "layer_types", None) or ())
+        longest = len(shared) + max(map(len, own.values())) + config.max_new_tokens
+        context = getattr(text_config, "max_position_embeddings", None)
+        if context is not None and longest > context:
+            raise SamplingError(
+                f"prompt and completion need {longest} tokens, the context of {lm.name!r} holds {context}; "
+                "use fewer shots or a smaller max_new_tokens"
+            )
+        self.lm, self.config, self.max_rows, self.shared, self.own = lm, config, max_rows, shared, own
+        self.cache = DynamicCache()
+        self.key_positions = torch.arange(len(shared), device=lm.device)
+        if shared:
+            causal = torch.ones(len(shared), len(shared), dtype=torch.bool, device=lm.device).tril()
+            self._forward(list(shared), self.key_positions, causal, [len(shared) - 1])
+
+    def grow(self, done: list[list[Completion]]) -> None:
+        """Draw until every draw of every prompt has ended, filling `done`."""
+        device = self.lm.device
+        waiting = deque(_Node(i, (), self.config.n_samples, 0.0) for i in self.own)
+        live: list[_Node] = []
+        seen = torch.zeros(0, len(self.shared), dtype=torch.bool, device=device)
+        positions = torch.zeros(0, dtype=torch.long, device=device)
+        while live or waiting:
+            joining, ids, depths, above, ends = self._admit(waiting, len(live))
+            seen = self._forget(seen)
+            # New columns: one per live end, then the joining paths.
+            n_old, n_live, n_new = seen.shape[1], len(live), len(ids)
+            grid = torch.zeros(n_live + n_new, n_old + n_live + n_new, dtype=torch.bool)
+            grid[:n_live, n_old : n_old + n_live] = torch.eye(n_live, dtype=torch.bool)
+            grid[n_live:, : len(self.shared)] = True
+            for row, columns in enumerate(above):
+                grid[n_live + row, torch.tensor(columns) + n_old + n_live] = True
+            grid = grid.to(device)
+            grid[:n_live, :n_old] = seen
+            where = torch.cat([positions, torch.tensor(depths, dtype=torch.long, device=device)])
+            self.key_positions = torch.cat([self.key_positions, where])
+            keep = [*range(n_live), *(n_live + end for end in ends)]
+            logits = self._forward([node.tokens[-1] for node in live] + ids, where, grid, keep)
+            ends_at = torch.tensor(keep, device=device)
+            live, parents, children = live + joining, [], []
+            for row, token, count, logprob in self._draw(logits, live):
+                parent = live[row]
+                node = _Node(parent.prompt, (*parent.tokens, token), count, parent.logprob + logprob)
+                ended = self._ended(node)
+                if ended is None:
+                    parents.append(row)
+                    children.append(node)
+                else:
+                    done[node.prompt].append(ended)
+            waiting.extendleft(reversed(children[self.max_rows :]))  # too many: they join again later
+            live = children[: self.max_rows]
+            rows = ends_at[torch.tensor(parents[: self.max_rows], dtype=torch.long, device=device)]
+            seen, positions = grid[rows], where[rows] + 1
+
+    def _admit(self, waiting: deque, n_live: int):
+        """Take nodes from `waiting` while rows are free, and pack their paths as one trie.
+
+        Returns the nodes, then per packed token its id, position and the columns of the trie up to itself, and
+        the index of every node's last token. A prompt is expected to spread into up to 24 rows, and the packed
+        tokens stay within `max_rows` unless nothing else is running.
+        """
+        column: dict[tuple[int, ...], int] = {}
+        joining, ids, depths, above, ends = [], [], [], [], []
+        rows = n_live
+        while waiting:
+            node = waiting[0]
+            path = (*self.own[node.prompt], *node.tokens)
+            rows += min(node.count, 24)
+            full = rows > self.max_rows or len(ids) + len(path) > self.max_rows
+            if full and (n_live or joining):
+                break
+            joining.append(waiting.popleft())
+            columns: list[int] = []
+            for depth in range(1, len(path) + 1):
+                key = path[:depth]
+                if key not in column:
+                    column[key] = len(ids)
+                    ids.append(path[depth - 1])
+                    depths.append(len(self.shared) + depth - 1)
+                    above.append([*columns, column[key]])
+                columns.append(column[key])
+            ends.append(column[path])
+        return joining, ids, depths, above, ends
+
+    def _forget(self, seen: torch.Tensor) -> torch.Tensor:
+        """Drop the cached columns that no live end comes after; returns `seen` without them."""
+        used = seen.any(dim=0)
+        used[: len(self.shared)] = True
+        self.key_positions = self.key_positions[used]
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, used], layer.values[:, :, used]
+        return seen[:, used]
+
+    @torch.inference_mode()
+    def _forward(self, ids: list[int], positions, seen, keep: list[int]) -> torch.Tensor:
+        """Logits (len(keep), V) after packed tokens `ids`; row i attends to the columns where `seen[i]`."""
+        device, dtype = self.lm.device, self.lm.model.dtype
+        full = torch.zeros(seen.shape, dtype=dtype, device=device)
+        full.masked_fill_(~seen, torch.finfo(dtype).min)
+        near = full
+        if self.window is not None:
+            too_far = positions[:, None] - self.key_positions[None, :] >= self.window
+            near = full.masked_fill(too_far, torch.finfo(dtype).min)
+        masks = {"full_attention": full[None, None], "sliding_attention": near[None, None]}
+        if not self.layer_types <= set(masks):
+            raise SamplingError(
+                f"{self.lm.name!r} has layers of type {sorted(self.layer_types - set(masks))}; "
+                "merged-prefix sampling knows full and sliding attention only"
+            )
+        mixed = len(self.layer_types) > 1 or self.layer_types == {"sliding_attention"}
+        output = self.lm.model(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=positions[None],
+            attention_mask=masks if mixed else near[None, None],
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=torch.tensor(keep, device=device),
+        )
+        return output.logits[0]
+
+    def _draw(self, logits: torch.Tensor, live: list[_Node]) -> Iterator[tuple[int, int, int, float]]:
+        """Split every count over the vocabulary: (row, token, count, log-probability) per distinct token.
+
+        Inverse CDF in two levels: blocks of the vocabulary are summed once per row, and only the blocks that a
+        draw falls in are accumulated. The uniforms are a function of seed, prompt and prefix.
+        """
+        greedy = self.config.temperature == 0
+        scale = 1.0 if greedy else 1.0 / self.config.temperature
+        n_blocks = -(-logits.shape[1] // _BLOCK)
+        buffer = torch.zeros(min(_SLICE, len(live)), n_blocks * _BLOCK, device=logits.device)
+        for start in range(0, len(live), _SLICE):
+            part = logits[start : start + _SLICE]
+            p = buffer[: len(part)]
+            head = p[:, : logits.shape[1]]
+            head.copy_(part)
+            best = head.argmax(dim=1).tolist() if greedy else []
+            head.sub_(head.amax(dim=1, keepdim=True)).mul_(scale).exp_()
+            blocks = p.view(len(part), n_blocks, _BLOCK)
+            cumulative = blocks.sum(dim=2).double().cumsum(dim=1).cpu().numpy()
+            totals = cumulative[:, -1]
+            if not np.isfinite(totals).all():
+                bad = live[start + int(np.flatnonzero(~np.isfinite(totals))[0])]
+                raise SamplingError(
+                    f"the logits of {self.lm.name!r} are NaN or infinite after {self._text(bad.tokens)!r}; "
+                    f"load it with dtype='float32' (now {self.lm.dtype}) or check its weights"
+                )
+            if greedy:
+                for i, token in enumerate(best):
+                    yield start + i, token, live[start + i].count, -float(np.log(totals[i]))
+                continue
+            where, rest = [], []
+            for i in range(len(part)):
+                target = self._uniforms(live[start + i]) * totals[i]
+                block = np.searchsorted(cumulative[i], target, side="right").clip(max=n_blocks - 1)
+                where.append(np.stack([np.full_like(block, i), block]))
+                rest.append(target - np.where(block > 0, cumulative[i][block - 1], 0.0))
+            rows, block = np.concatenate(where, axis=1)
+            inside = blocks[torch.from_numpy(rows), torch.from_numpy(block)].double().cpu().numpy()
+            within = (inside.cumsum(axis=1) <= np.concatenate(rest)[:, None]).sum(axis=1)
+            # Rounding may push a draw past the last possible token of its block: step back to it.
+            last = _BLOCK - 1 - (inside[:, ::-1] > 0).argmax(axis=1)
+            within = np.minimum(within, last)
+            chances = np.log(inside[np.arange(len(within)), within] / totals[rows])
+            draws = np.stack([rows, block * _BLOCK + within])
+            distinct, first, counts = np.unique(draws, axis=1, return_index=True, return_counts=True)
+            for (row, token), at, count in zip(distinct.T, first, counts, strict=True):
+                yield start + int(row), int(token), int(count), float(chances[at])
+
+    def _uniforms(self, node: _Node) -> np.ndarray:
+        path = [self.config.seed, *self.shared, *self.own[node.prompt], -1, *node.tokens]
+        digest = hashlib.blake2b(np.array(path, dtype=np.int64).tobytes(), digest_size=16).digest()
+        return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big"))).random(node.count)
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        return self.lm.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def _ended(self, node: _Node) -> Completion | None:
+        text = self._text(node.tokens)
+        cuts = [at for at in (text.find(stop) for stop in self.config.stop) if at >= 0]
+        finished = bool(cuts) or node.tokens[-1] in self.lm.eos_ids
+        if not finished and len(node.tokens) < self.config.max_new_tokens:
+            return None
+        return Completion(text[: min(cuts, default=None)], node.tokens, node.count, node.logprob, finished)

@@ -1,0 +1,272 @@
+"""Semantics: collapse functions B from responses to classes, class distributions, semantic confidence.
+
+A collapse function is called as `collapse(response, question)` and returns the class as text. It sees the
+question, because what counts as the same answer depends on it; it never sees how often a response was drawn.
+
+======================  =========================================================================================
+collapse function       what it merges
+======================  =========================================================================================
+`first_token`           responses with the same first token (next-token calibration)
+`exact`                 the same string, blanks at the ends aside
+`canonical`             case, accents, articles, punctuation, remarks in brackets, ways to write a number, units
+`Semantic`              all of these, the question's own aliases ("Japanese yen" = "yen"), other names of known
+                        answers of the relation ("U.S." = "United States"), a known answer followed by a comma
+                        ("Oklahoma, USA"), and for whole sentences the answer named in them
+======================  =========================================================================================
+
+A response without an answer (empty, or going on with a new question) is the class `NO_ANSWER` and stays counted.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from calib_utils.data import Question
+
+NO_ANSWER = "<no answer>"
+_NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty".split()
+    )
+}
+_SCALE = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+_NUMBER = re.compile(r"^[$€£¥]?\s*([+-]?\d+(?:\.\d+)?)\s*(hundred|thousand|million|billion)?(?:\s*(%|[^\W\d]+))?$")
+_FUNCTION_WORDS = frozenset(
+    "a an the of in on at is are was be it its this that and or to for by with from as which who what called "
+    "named known located found used stands answer s".split()
+)
+
+
+class Response(NamedTuple):
+    """What a collapse function looks at: the text of a completion and its token ids."""
+
+    text: str
+    token_ids: tuple[int, ...] = ()
+
+
+Collapse = Callable[[Response, Question], str]
+
+
+def first_token(response: Response, question: Question) -> str:
+    """B(z) = the first token: calibration of the next token, not of the meaning.
+
+    Raises ValueError when the response has no tokens.
+    """
+    if not response.token_ids:
+        raise ValueError(f"question {question.id!r}: a response without token ids has no first token")
+    return str(response.token_ids[0])
+
+
+def exact(response: Response, question: Question) -> str:
+    """B(z) = the text without blanks at its ends."""
+    return response.text.strip() or NO_ANSWER
+
+
+def canonical(response: Response, question: Question) -> str:
+    """B(z) = `canonical_text` of the text."""
+    return canonical_text(response.text)
+
+
+def canonical_text(text: str) -> str:
+    """The form in which two spellings of one answer agree.
+
+    Lower case, no accents, articles, punctuation or bracketed remarks; "1,000", "one thousand" and "1000 km"
+    are "1000". Nothing left, or the start of a new question, is `NO_ANSWER`.
+    """
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    text = "".join(c for c in decomposed if not unicodedata.combining(c)).strip()
+    if text.startswith(("question:", "q:")):
+        return NO_ANSWER
+    text = re.sub(r"\([^)]*\)?", " ", text)
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text).replace("&", " and ")
+    number = _number(text.strip().rstrip(".!;,"))
+    if number is not None:
+        return number
+    text = re.sub(r"['’ʻ`´]", "", text)
+    text = re.sub(r"\b(\w)\.(?=\w\b)", r"\1", text)  # d.c. -> dc., u.s.a. -> usa.
+    text = re.sub(r"[\W_]+", " ", text)
+    text = re.sub(r"^(?:(?:a|an|the)\s+)+(?=\S)", "", text.strip())
+    return text.strip() or NO_ANSWER
+
+
+def _number(text: str) -> str | None:
+    """A number with at most one unit behind it, as plain digits; None for anything else."""
+    words = text.split()
+    if words and words[0] in _NUMBER_WORDS:
+        text = " ".join([_NUMBER_WORDS[words[0]], *words[1:]])
+    match = _NUMBER.match(text)
+    if match is None:
+        return None
+    value = float(match[1]) * _SCALE.get(match[2], 1)
+    return f"{value:.12g}"
+
+
+@dataclass(frozen=True)
+class Semantic:
+    """B(z) = the answer that a response gives, by any of its names.
+
+    Attributes
+    ----------
+    names : per relation, canonical name -> class, for answers known to the relation (`known_names`).
+    sentences : also look for the answer inside a full sentence.
+    """
+
+    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    sentences: bool = False
+
+    def __call__(self, response: Response, question: Question) -> str:
+        """The class of `response`."""
+        text = response.text
+        whole = canonical_text(text)
+        own = self._own(question)
+        known = self.names.get(question.relation, {})
+        if whole in own or whole in known:
+            return own.get(whole) or known[whole]
+        if whole == NO_ANSWER:
+            return NO_ANSWER
+        head = canonical_text(text.split(",")[0])
+        if head in own or head in known:
+            return own.get(head) or known[head]
+        return self._in_sentence(text, question, {**known, **own}) if self.sentences else whole
+
+    @staticmethod
+    def _own(question: Question) -> dict[str, str]:
+        target = canonical_text(question.answer)
+        return {canonical_text(name): target for name in (question.answer, *question.aliases)}
+
+    @staticmethod
+    def _in_sentence(text: str, question: Question, names: dict[str, str]) -> str:
+        """The known name in a sentence that the question does not already contain, else what it adds.
+
+        Names of up to three letters must stand in capitals ("In", "OR"), or they would be found in every
+        sentence; of several names the longest counts, then the last.
+        """
+        asked = f" {canonical_text(question.text)} "
+        said = f" {canonical_text(text)} "
+        raw = f" {re.sub(r'[^0-9A-Za-z]+', ' ', text)} "
+        found = []
+        for name, target in names.items():
+            at = said.rfind(f" {name} ")
+            if at < 0 or (name.isalpha() and len(name) <= 3 and not _capitalised_in(name, raw)):
+                continue
+            found.append((f" {name} " not in asked, len(name), at, target))
+        if found:
+            return max(found)[3]
+        added = [word for word in said.split() if word not in _FUNCTION_WORDS and f" {word} " not in asked]
+        return " ".join(added) or NO_ANSWER
+
+
+def _capitalised_in(name: str, raw: str) -> bool:
+    return f" {name.capitalize()} " in raw[1:] or f" {name.upper()} " in raw
+
+
+def known_names(questions: Iterable[Question]) -> dict[str, dict[str, str]]:
+    """Per relation, every name of every reference answer -> its class; names of two answers are left out."""
+    meanings: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for question in questions:
+        target = canonical_text(question.answer)
+        for name in (question.answer, *question.aliases):
+            meanings[question.relation][canonical_text(name)].add(target)
+    return {
+        relation: {name: next(iter(targets)) for name, targets in names.items() if len(targets) == 1}
+        for relation, names in meanings.items()
+    }
+
+
+def class_distribution(
+    question: Question, completions: Sequence, collapse: Collapse, estimator: str = "frequency"
+) -> dict[str, float]:
+    """Pushforward of the model's distribution through B: (B # p)(k) = Pr[B(z) = k].
+
+    Parameters
+    ----------
+    completions : distinct completions with `text`, `token_ids`, `count`, `logprob`.
+    estimator : `"frequency"`, the share of the M draws in the class (sums to 1; its maximum is biased upwards
+        at small M), or `"mass"`, the summed probability of the distinct completions seen (a lower bound per
+        class; what is missing from 1 was never drawn).
+
+    Raises
+    ------
+    ValueError : no completions, an unknown estimator, or a total outside [0, 1].
+    """
+    if not completions:
+        raise ValueError(f"question {question.id!r} has no completions")
+    if estimator == "frequency":
+        total = sum(c.count for c in completions)
+        weights = [c.count / total for c in completions]
+    elif estimator == "mass":
+        weights = [float(np.exp(c.logprob)) for c in completions]
+    else:
+        raise ValueError(f"estimator is {estimator!r}; use 'frequency' or 'mass'")
+    if not 0 <= sum(weights) <= 1 + 1e-3:
+        raise ValueError(f"question {question.id!r}: the class probabilities sum to {sum(weights)}")
+    classes: dict[str, float] = defaultdict(float)
+    for completion, weight in zip(completions, weights, strict=True):
+        classes[collapse(Response(completion.text, completion.token_ids), question)] += weight
+    return dict(sorted(classes.items(), key=lambda item: (-item[1], item[0])))
+
+
+def semantic_confidence(classes: dict[str, float]) -> tuple[str, float]:
+    """Semantic prediction k* = argmax_k and semantic confidence max_k of a class distribution.
+
+    Ties go to the class first in the alphabet, so that the result does not depend on the order of drawing.
+    """
+    top = max(classes.values())
+    return min(k for k, p in classes.items() if p == top), min(top, 1.0)
+
+
+def thin(completions: Sequence, m: int, rng: np.random.Generator) -> list:
+    """`m` of the M draws without replacement: what a smaller budget would have seen."""
+    counts = np.array([c.count for c in completions])
+    if not 1 <= m <= counts.sum():
+        raise ValueError(f"m is {m}; there are {counts.sum()} draws")
+    kept = rng.multivariate_hypergeometric(counts, m)
+    return [type(c)(**{**vars(c), "count": int(k)}) for c, k in zip(completions, kept, strict=True) if k]
+
+
+def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -> pd.DataFrame:
+    """One row per record: semantic prediction, confidence and correctness.
+
+    `records` have `question`, `completions` and `reference_ids`. Columns: question_id, relation, fame,
+    prediction, reference, confidence in (0, 1], correct (0 or 1), entropy (nats, of the class distribution),
+    n_classes, covered (summed probability of the distinct completions seen).
+
+    `correct` is [k* == B(reference)]. A reference that B maps to `NO_ANSWER` raises ValueError.
+    """
+    rows = []
+    for record in records:
+        question = record.question
+        classes = class_distribution(question, record.completions, collapse, estimator)
+        prediction, confidence = semantic_confidence(classes)
+        reference = collapse(Response(question.answer, record.reference_ids), question)
+        if reference == NO_ANSWER:
+            raise ValueError(f"question {question.id!r}: the reference {question.answer!r} collapses to no answer")
+        p = np.array(list(classes.values()))
+        p = p[p > 0] / p.sum()
+        rows.append(
+            {
+                "question_id": question.id,
+                "relation": question.relation,
+                "fame": question.fame,
+                "prediction": prediction,
+                "reference": reference,
+                "confidence": confidence,
+                "correct": int(prediction == reference),
+                "entropy": float(-(p * np.log(p)).sum()),
+                "n_classes": len(classes),
+                "covered": float(np.exp([c.logprob for c in record.completions]).sum()),
+            }
+        )
+    if not rows:
+        raise ValueError("there are no records to score")
+    return pd.DataFrame(rows)
