@@ -1,0 +1,381 @@
+"""Metrics: calibration errors and scores of (confidence, correct) pairs, each with a bootstrap interval.
+
+All take `confidence` (n,) in [0, 1] and `correct` (n,) of 0 and 1. A metric is a function
+`metric(confidence, correct, weights)` with `weights` (B, n): how often each pair counts in each of B resamples;
+it returns (B,) values. `evaluate` calls it on the sample itself, `interval` on bootstrap resamples at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import pandas as pd
+import relplot
+
+_GRID = 1001  # relplot's grid for bandwidths of at least _FINEST
+_FINEST = 0.01
+
+Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
+def checked(confidence, correct) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float arrays; raises ValueError for unequal lengths, none at all, NaN, or values out of range."""
+    confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    if confidence.shape != correct.shape or confidence.ndim != 1 or not len(confidence):
+        raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must be equally long, not empty")
+    outside = ~((confidence >= 0) & (confidence <= 1))  # True for NaN as well
+    if outside.any():
+        at = int(np.flatnonzero(outside)[0])
+        raise ValueError(f"confidence[{at}] is {confidence[at]}; it must lie in [0, 1]")
+    wrong = ~np.isin(correct, (0.0, 1.0))
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"correct[{at}] is {correct[at]}; it must be 0 or 1")
+    return confidence, correct
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return weights @ values / weights.sum(axis=1)
+
+
+def accuracy(confidence, correct, weights):
+    """Share of correct answers."""
+    return _mean(correct, weights)
+
+
+def mean_confidence(confidence, correct, weights):
+    """Mean confidence."""
+    return _mean(confidence, weights)
+
+
+def overconfidence(confidence, correct, weights):
+    """Mean confidence minus accuracy: positive when the model promises more than it holds."""
+    return _mean(confidence - correct, weights)
+
+
+def brier(confidence, correct, weights):
+    """Brier score, mean of (confidence - correct)^2."""
+    return _mean((confidence - correct) ** 2, weights)
+
+
+def log_loss(confidence, correct, weights, eps: float = 1e-6):
+    """Mean of -log of the probability given to what happened, in nats.
+
+    A confidence of exactly 0 or 1 that is wrong costs -log(eps): M draws cannot tell 1 from 1 - 1/M, so eps is
+    a stated floor, not a repair; set it to what the estimator can resolve.
+    """
+    right = np.where(correct == 1, confidence, 1 - confidence)
+    return _mean(-np.log(np.maximum(right, eps)), weights)
+
+
+def auroc(confidence, correct, weights):
+    """Probability that a correct answer has more confidence than a wrong one, ties counting half.
+
+    NaN where a resample has only one kind.
+    """
+    _, rank = np.unique(confidence, return_inverse=True)
+    right = _sum_by(rank, weights * correct)
+    wrong = _sum_by(rank, weights * (1 - correct))
+    below = np.cumsum(wrong, axis=1) - wrong
+    pairs = right.sum(axis=1) * wrong.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return (right * (below + wrong / 2)).sum(axis=1) / np.where(pairs > 0, pairs, np.nan)
+
+
+def _sum_by(group: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sums of the columns of `values` (B, n) by `group` (n,): (B, groups)."""
+    member = np.zeros((len(group), group.max() + 1))
+    member[np.arange(len(group)), group] = 1
+    return values @ member
+
+
+def _gaps(bins, confidence, correct, weights) -> tuple[np.ndarray, np.ndarray]:
+    """Per resample and bin |mean confidence - accuracy| (0 where empty) and the bin's share of the weight."""
+    mass = _sum_by(bins, weights)
+    gap = np.abs(_sum_by(bins, weights * (confidence - correct)))
+    return np.divide(gap, mass, out=np.zeros_like(gap), where=mass > 0), mass / mass.sum(axis=1, keepdims=True)
+
+
+def equal_width_bins(confidence, n_bins: int = 10) -> np.ndarray:
+    """Bin numbers of (k/n, (k+1)/n]; 0 belongs to the first bin."""
+    return np.clip(np.ceil(np.asarray(confidence) * n_bins).astype(int) - 1, 0, n_bins - 1)
+
+
+def equal_mass_bins(confidence, n_bins: int = 10) -> np.ndarray:
+    """Bin numbers by the sample's quantiles; equal confidences share a bin. Fixed for all resamples."""
+    edges = np.quantile(confidence, np.linspace(0, 1, n_bins + 1)[1:-1])
+    return np.searchsorted(edges, confidence, side="left")
+
+
+def ece_equal_width(confidence, correct, weights, n_bins: int = 10):
+    """Expected calibration error: sum over bins of share x |mean confidence - accuracy|, bins of equal width."""
+    gap, share = _gaps(equal_width_bins(confidence, n_bins), confidence, correct, weights)
+    return (gap * share).sum(axis=1)
+
+
+def ece_equal_mass(confidence, correct, weights, n_bins: int = 10):
+    """Expected calibration error with bins of equal numbers of questions."""
+    gap, share = _gaps(equal_mass_bins(confidence, n_bins), confidence, correct, weights)
+    return (gap * share).sum(axis=1)
+
+
+def mce_equal_width(confidence, correct, weights, n_bins: int = 10):
+    """Maximum calibration error: the largest gap of any bin of equal width that is not empty."""
+    gap, _ = _gaps(equal_width_bins(confidence, n_bins), confidence, correct, weights)
+    return gap.max(axis=1)
+
+
+def classwise_ece(probabilities, labels, weights=None, n_bins: int = 10):
+    """Classwise ECE: the mean over classes of the equal-width ECE of p(class) against [label = class].
+
+    `probabilities` (n, K) with rows that sum to 1, `labels` (n,) in 0..K-1, `weights` (B, n) or None. Raises
+    ValueError for rows that do not sum to 1 or labels out of range.
+    """
+    probabilities, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
+    sums = probabilities.sum(axis=1)
+    if not np.allclose(sums, 1, atol=1e-4):
+        at = int(np.argmax(np.abs(sums - 1)))
+        raise ValueError(f"the probabilities of row {at} sum to {sums[at]}; they must sum to 1")
+    n_classes = probabilities.shape[1]
+    if not ((labels >= 0) & (labels < n_classes)).all():
+        raise ValueError(f"labels must lie in 0..{n_classes - 1}; found {labels.min()}..{labels.max()}")
+    weights = np.ones((1, len(labels))) if weights is None else weights
+    errors = [
+        ece_equal_width(*checked(np.clip(probabilities[:, k], 0, 1), labels == k), weights, n_bins)
+        for k in range(n_classes)
+    ]
+    return np.mean(errors, axis=0)
+
+
+@dataclass(frozen=True)
+class BrierParts:
+    """Brier = reliability - resolution + uncertainty + within-bin variation (Murphy 1973; Stephenson 2008)."""
+
+    reliability: float
+    resolution: float
+    uncertainty: float
+    within: float
+
+
+def brier_parts(confidence, correct, n_bins: int = 10) -> BrierParts:
+    """Decomposition of the Brier score over equal-width bins; the four parts add up to it exactly."""
+    confidence, correct = checked(confidence, correct)
+    bins, base = equal_width_bins(confidence, n_bins), correct.mean()
+    reliability = resolution = within = 0.0
+    for b in np.unique(bins):
+        f, y = confidence[bins == b], correct[bins == b]
+        share = len(f) / len(confidence)
+        reliability += share * (f.mean() - y.mean()) ** 2
+        resolution += share * (y.mean() - base) ** 2
+        within += share * (f.var() - 2 * np.mean((f - f.mean()) * (y - y.mean())))
+    return BrierParts(reliability, resolution, base * (1 - base), within)
+
+
+def smece(confidence, correct, weights):
+    """SmoothECE (Blasiok & Nakkiran, 2023): kernel-smoothed |E[confidence - correct]| at its own bandwidth.
+
+    The same number as `relplot.smECE`, the authors' code, for many resamples at once. `correct` may also be
+    (B, n), one set of outcomes per row of `weights`; weights are whole numbers.
+    """
+    weights = np.asarray(weights, dtype=float)
+    residual = np.broadcast_to(confidence - np.asarray(correct, dtype=float), weights.shape)
+    at = _to_grid(confidence, _GRID)
+    sums, counts = (weights * residual) @ at, weights @ at  # what the smoothing sees, rounded to the grid
+
+    def smoothed(rows, sigma):
+        if sigma < _FINEST:
+            return [_by_relplot(confidence, residual[row], weights[row], sigma) for row in rows]
+        smoother = _smoother(sigma)
+        return np.abs(sums[rows] @ smoother).sum(axis=1) / (counts[rows] @ smoother + 1e-4).sum(axis=1)
+
+    def each(sigmas, rows):
+        values = np.empty(len(rows))
+        for sigma in np.unique(sigmas[rows]):
+            same = sigmas[rows] == sigma
+            values[same] = smoothed(rows[same], sigma)
+        return values
+
+    # The bandwidth is the fixed point sigma = smoothed ECE, by relplot's ten bisections from (0, 1].
+    everyone, low, high = np.arange(len(weights)), np.zeros(len(weights)), np.ones(len(weights))
+    searching = everyone[each(high, everyone) <= 1]
+    for _ in range(10):
+        middle = (low + high) / 2
+        below = (middle[searching] < 0.001) | (middle[searching] < each(middle, searching))
+        low[searching[below]] = middle[searching[below]]
+        high[searching[~below]] = middle[searching[~below]]
+    return each(high, everyone)
+
+
+def _by_relplot(confidence, residual, weights, sigma: float) -> float:
+    """Bandwidths below the grid's resolution are rare and take a finer grid: left to relplot."""
+    times = weights.astype(int)
+    f, r = np.repeat(confidence, times), np.repeat(residual, times)
+    return relplot.metrics.smooth_ece(f, f - r, sigma)
+
+
+def _to_grid(confidence, grid_size: int) -> np.ndarray:
+    """(n, grid): how relplot rounds each confidence to its two neighbours."""
+    left = np.clip((confidence * (grid_size - 1)).astype(int), 0, grid_size - 2)
+    part = confidence * (grid_size - 1) - left
+    at = np.zeros((len(confidence), grid_size))
+    at[np.arange(len(confidence)), left] = 1 - part
+    at[np.arange(len(confidence)), left + 1] = part
+    return at
+
+
+@lru_cache(maxsize=256)
+def _smoother(sigma: float, n_points: int | None = None) -> np.ndarray:
+    """(grid, points): reflected Gaussian smoothing of the grid, read at equally spaced points in [0, 1]."""
+    last = _GRID - 1
+    kernel = relplot.kernels.ReflectedGaussianKernel(sigma).kernel_ev(_GRID)
+    table = np.zeros(4 * last + 1)  # kernel by lag, 0 beyond its support of half the grid
+    table[2 * last - last // 2 : 2 * last + last // 2 + 1] = kernel
+    points = np.linspace(0, 1, n_points or max(round(10 / sigma), relplot.config.smECE_mesh_pts))
+    left = np.clip((points * last).astype(int), 0, last - 1)
+    part = points * last - left
+    source = np.arange(_GRID)[:, None]
+
+    def smoothed_at(target):
+        inside = table[source - target + 2 * last]
+        at_zero = np.where(source > 0, table[-source - target + 2 * last], 0)
+        at_one = np.where(source < last, table[4 * last - source - target], 0)
+        return inside + at_zero + at_one
+
+    return smoothed_at(left) * (1 - part) + smoothed_at(left + 1) * part
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % bootstrap interval and the number of pairs."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        """`0.041 [0.030, 0.052]`."""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+METRICS: dict[str, Metric] = {
+    "smece": smece,
+    "ece_equal_width_10": partial(ece_equal_width, n_bins=10),
+    "ece_equal_mass_10": partial(ece_equal_mass, n_bins=10),
+    "mce_equal_width_10": partial(mce_equal_width, n_bins=10),
+    "accuracy": accuracy,
+    "mean_confidence": mean_confidence,
+    "overconfidence": overconfidence,
+    "brier": brier,
+    "log_loss": log_loss,
+    "auroc": auroc,
+}
+_SIGNED = {"overconfidence"}
+_UNBOUNDED = {"log_loss"}
+
+
+def resample_counts(n: int, n_boot: int, seed: int) -> np.ndarray:
+    """(n_boot, n) bootstrap counts: n draws with replacement per row."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_boot).astype(float)
+
+
+def evaluate(confidence, correct, metric: str = "smece", n_boot: int = 1000, seed: int = 0) -> Estimate:
+    """A metric with its 95 % interval from a basic (pivotal) bootstrap over questions.
+
+    The interval is [2 v - q(97.5 %), 2 v - q(2.5 %)] of the resampled values, cut to the metric's range and
+    stretched to hold v itself. Plug-in calibration errors are biased upwards by sampling noise, and resampling
+    adds the same bias again: the basic interval takes it off where percentiles would count it twice.
+
+    Raises
+    ------
+    ValueError : out-of-range input or an unknown metric.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}; use one of {sorted(METRICS)}")
+    confidence, correct = checked(confidence, correct)
+    value = float(METRICS[metric](confidence, correct, np.ones((1, len(correct))))[0])
+    resampled = METRICS[metric](confidence, correct, resample_counts(len(correct), n_boot, seed))
+    low, high = 2 * value - np.nanquantile(resampled, [0.975, 0.025])
+    floor = -1.0 if metric in _SIGNED else 0.0
+    ceiling = np.inf if metric in _UNBOUNDED else 1.0
+    return Estimate(value, float(max(min(low, value), floor)), float(min(max(high, value), ceiling)), len(correct))
+
+
+def noise_floor(confidence, n_draws: int = 500, seed: int = 0, level: float = 0.95) -> float:
+    """The smECE that perfectly calibrated answers would show: its `level` quantile under sampling noise alone.
+
+    Outcomes are drawn as correct ~ Bernoulli(confidence); a measured value below it is no evidence of
+    miscalibration.
+    """
+    confidence, _ = checked(confidence, np.zeros(len(confidence)))
+    outcomes = np.random.default_rng(seed).random((n_draws, len(confidence))) < confidence
+    return float(np.quantile(smece(confidence, outcomes, np.ones(outcomes.shape)), level))
+
+
+def summary(
+    scores: pd.DataFrame, metrics=("smece", "accuracy", "mean_confidence"), n_boot=1000, seed=0
+) -> pd.DataFrame:
+    """Metrics of a table of scores (`confidence`, `correct`): one row per metric with value, low, high, n."""
+    rows = []
+    for metric in metrics:
+        estimate = evaluate(scores["confidence"], scores["correct"], metric, n_boot, seed)
+        rows.append({"metric": metric, **vars(estimate)})
+    return pd.DataFrame(rows)
+
+
+def reliability_curve(confidence, correct, n_boot: int = 1000, seed: int = 0, n_points: int = 201) -> pd.DataFrame:
+    """The smoothed reliability diagram: what `plots.reliability_diagram` draws.
+
+    At bandwidth sigma of the smECE: accuracy(t) = t + E_K[correct - confidence | t], with a 95 % percentile band over
+    resampled questions, and the density of confidence (integrates to 1).
+
+    Columns: confidence, accuracy, low, high, density.
+    """
+    confidence, correct = checked(confidence, correct)
+    _, sigma = relplot.smECE(confidence, correct, return_width=True)
+    sigma = max(sigma, _FINEST)
+    points = np.linspace(0, 1, n_points)
+    smoother, at = _smoother(sigma, n_points), _to_grid(confidence, _GRID)
+
+    def curve(weights):
+        density = weights @ at @ smoother
+        return points + ((weights * (correct - confidence)) @ at @ smoother) / np.maximum(density, 1e-12), density
+
+    mean, density = curve(np.ones((1, len(correct))))
+    band, _ = curve(resample_counts(len(correct), n_boot, seed))
+    low, high = np.quantile(band, [0.025, 0.975], axis=0)
+    density = density[0] / np.trapezoid(density[0], points)
+    return pd.DataFrame(
+        {
+            "confidence": points,
+            "accuracy": np.clip(mean[0], 0, 1),
+            "low": np.clip(low, 0, 1),
+            "high": np.clip(high, 0, 1),
+            "density": density,
+        }
+    )
+
+
+def risk_coverage(confidence, correct) -> pd.DataFrame:
+    """Error rate among the most confident answers, against the share of questions answered.
+
+    Columns: coverage in (0, 1], risk, threshold. Questions of equal confidence are answered together.
+    """
+    confidence, correct = checked(confidence, correct)
+    order = np.argsort(-confidence, kind="stable")
+    wrong = np.cumsum(1 - correct[order])
+    last = np.append(np.flatnonzero(np.diff(confidence[order])), len(correct) - 1)
+    answered = last + 1
+    return pd.DataFrame(
+        {"coverage": answered / len(correct), "risk": wrong[last] / answered, "threshold": confidence[order][last]}
+    )
+
+
+def aurc(confidence, correct) -> float:
+    """Area under the risk-coverage curve (mean risk over coverage levels, one per question; lower is better)."""
+    curve = risk_coverage(confidence, correct)
+    steps = np.diff(np.concatenate([[0.0], curve["coverage"]]))
+    return float((curve["risk"] * steps).sum())
