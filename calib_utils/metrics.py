@@ -7,7 +7,7 @@ it returns (B,) values. `evaluate` calls it on the sample itself, `interval` on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -315,15 +315,59 @@ def noise_floor(confidence, n_draws: int = 500, seed: int = 0, level: float = 0.
     return float(np.quantile(smece(confidence, outcomes, np.ones(outcomes.shape)), level))
 
 
-def summary(
-    scores: pd.DataFrame, metrics=("smece", "accuracy", "mean_confidence"), n_boot=1000, seed=0
+def mean_estimate(values, n_boot: int = 1000, seed: int = 0) -> Estimate:
+    """Mean of any per-question values with its 95 % interval (basic bootstrap)."""
+    values = np.asarray(values, dtype=float)
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"mean_estimate needs finite values, got {values!r}")
+    resampled = _mean(values, resample_counts(len(values), n_boot, seed))
+    low, high = 2 * values.mean() - np.quantile(resampled, [0.975, 0.025])
+    return Estimate(float(values.mean()), float(low), float(high), len(values))
+
+
+def compare(
+    tables: Mapping[object, pd.DataFrame],
+    names: Sequence[str],
+    metrics: Sequence[str] = ("smece", "accuracy", "mean_confidence"),
+    n_boot: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
-    """Metrics of a table of scores (`confidence`, `correct`): one row per metric with value, low, high, n."""
+    """Metrics of several tables of scores (`confidence`, `correct`), in long form.
+
+    `names` are the columns that the keys of `tables` fill; then follow metric, value, low, high, n.
+    """
     rows = []
-    for metric in metrics:
-        estimate = evaluate(scores["confidence"], scores["correct"], metric, n_boot, seed)
-        rows.append({"metric": metric, **vars(estimate)})
+    for key, scores in tables.items():
+        labels = dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
+        for metric in metrics:
+            estimate = evaluate(scores["confidence"], scores["correct"], metric, n_boot, seed)
+            rows.append({**labels, "metric": metric, **vars(estimate)})
     return pd.DataFrame(rows)
+
+
+def confidence_bias(
+    tables: Mapping[object, pd.DataFrame],
+    truth: pd.DataFrame,
+    names: Sequence[str],
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean of confidence minus the confidence of the same question in `truth`, with 95 % intervals.
+
+    `names` are the columns that the keys of `tables` fill; then follow value, low, high, n.
+    """
+    target = truth.set_index("question_id")["confidence"]
+    rows = []
+    for key, scores in tables.items():
+        gap = scores["confidence"].to_numpy() - target.loc[scores["question_id"]].to_numpy()
+        labels = dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
+        rows.append({**labels, **vars(mean_estimate(gap, n_boot, seed))})
+    return pd.DataFrame(rows)
+
+
+def stack(tables: Mapping[str, pd.DataFrame], name: str) -> pd.DataFrame:
+    """Tables one below the other, with their keys in a first column `name`."""
+    return pd.concat(tables, names=[name]).reset_index(level=0).reset_index(drop=True)
 
 
 def reliability_curve(confidence, correct, n_boot: int = 1000, seed: int = 0, n_points: int = 201) -> pd.DataFrame:

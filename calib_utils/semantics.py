@@ -23,7 +23,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -41,9 +41,10 @@ _NUMBER_WORDS = {
 }
 _SCALE = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 _NUMBER = re.compile(r"^[$€£¥]?\s*([+-]?\d+(?:\.\d+)?)\s*(hundred|thousand|million|billion)?(?:\s*(%|[^\W\d]+))?$")
-_FUNCTION_WORDS = frozenset(
+_EMPTY_WORDS = frozenset(
     "a an the of in on at is are was be it its this that and or to for by with from as which who what called "
-    "named known located found used stands answer s".split()
+    "named known located found used stands answer s has also country code city state capital symbol element "
+    "number language currency continent domain official chemical international".split()
 )
 
 
@@ -162,7 +163,7 @@ class Semantic:
             found.append((f" {name} " not in asked, len(name), at, target))
         if found:
             return max(found)[3]
-        added = [word for word in said.split() if word not in _FUNCTION_WORDS and f" {word} " not in asked]
+        added = [word for word in said.split() if word not in _EMPTY_WORDS and f" {word} " not in asked]
         return " ".join(added) or NO_ANSWER
 
 
@@ -225,13 +226,43 @@ def semantic_confidence(classes: dict[str, float]) -> tuple[str, float]:
     return min(k for k, p in classes.items() if p == top), min(top, 1.0)
 
 
-def thin(completions: Sequence, m: int, rng: np.random.Generator) -> list:
-    """`m` of the M draws without replacement: what a smaller budget would have seen."""
-    counts = np.array([c.count for c in completions])
+def thin(record, m: int, seed: int = 0):
+    """The record that a budget of `m` draws would have left: `m` of the M draws, without replacement.
+
+    Raises ValueError for m outside 1..M.
+    """
+    counts = np.array([c.count for c in record.completions])
     if not 1 <= m <= counts.sum():
-        raise ValueError(f"m is {m}; there are {counts.sum()} draws")
+        raise ValueError(f"m is {m}; the record of {record.question.id!r} has {counts.sum()} draws")
+    rng = np.random.default_rng([seed, m, *record.question.id.encode()])
     kept = rng.multivariate_hypergeometric(counts, m)
-    return [type(c)(**{**vars(c), "count": int(k)}) for c, k in zip(completions, kept, strict=True) if k]
+    pairs = zip(record.completions, kept, strict=True)
+    return replace(record, completions=tuple(replace(c, count=int(k)) for c, k in pairs if k))
+
+
+def answers(record, collapse: Collapse, top: int = 6) -> pd.DataFrame:
+    """What a question was answered with: one row per class, the most confident first.
+
+    Columns: class, confidence (frequency), reference ("yes" for the class of the reference answer), responses (the
+    texts merged in the class with their counts).
+    """
+    question = record.question
+    merged: dict[str, list] = defaultdict(list)
+    for completion in record.completions:
+        merged[collapse(Response(completion.text, completion.token_ids), question)].append(completion)
+    target = collapse(Response(question.answer, record.reference_ids), question)
+    shares = class_distribution(question, record.completions, collapse)
+    return pd.DataFrame(
+        [
+            {
+                "class": name,
+                "confidence": share,
+                "reference": "yes" if name == target else "",
+                "responses": ", ".join(f"{c.text.strip()!r} x{c.count}" for c in merged[name][:4]),
+            }
+            for name, share in list(shares.items())[:top]
+        ]
+    )
 
 
 def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -> pd.DataFrame:

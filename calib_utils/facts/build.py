@@ -171,7 +171,14 @@ CONTINENTS = {
     "SA": "South America",
     "OC": "Oceania",
 }
-CONTINENT_ALIASES = {"OC": ["Australia", "Australasia"], "NA": ["Central America"]}
+CONTINENT_ALIASES = {
+    "AF": ["African"],
+    "AS": ["Asian"],
+    "EU": ["European"],
+    "NA": ["North American", "Central America"],
+    "SA": ["South American"],
+    "OC": ["Australia", "Australasia"],
+}
 MAX_CITIES_PER_COUNTRY, MAX_CITIES_PER_STATE, MAX_COUNTIES = 60, 30, 600
 
 

@@ -1,0 +1,7 @@
+"""Entry point of `python -m calib_utils`."""
+
+import sys
+
+from calib_utils.cli import main
+
+sys.exit(main())

@@ -1,0 +1,81 @@
+"""Command line: `python -m calib_utils run | models | bench`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from calib_utils.config import PROFILES, ROOT, ConfigError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m calib_utils", description="Calibration companion")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("run", help="execute notebooks through papermill")
+    command.add_argument("--profile", choices=PROFILES, default="cpu", help="sizes (default: cpu)")
+    command.add_argument("--only", nargs="+", metavar="NN", help="notebooks by the beginning of their name")
+    command.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE")
+    command.set_defaults(call=_run)
+
+    command = commands.add_parser("models", help="show the default model, converting it on first use")
+    command.set_defaults(call=_models)
+
+    command = commands.add_parser("bench", help="time the sampler against generate")
+    command.add_argument("what", choices=["sampling"])
+    command.add_argument("--model", default=None, help="name, folder or hub id (default: the bundled model)")
+    command.add_argument("--device", default="auto")
+    command.set_defaults(call=_bench)
+
+    options = parser.parse_args(arguments)
+    try:
+        return options.call(options)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(options) -> int:
+    from calib_utils import runner
+
+    overrides = runner.parse_overrides(options.overrides)
+    notebooks = runner.find_notebooks(options.only)
+    failed = 0
+    for notebook in notebooks:
+        print(f"{notebook.stem}: running, profile {options.profile}", flush=True)
+        try:
+            outcome = runner.run(notebook, options.profile, overrides)
+        except runner.RunError as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            print(f"{outcome.notebook}: done in {outcome.seconds:.0f} s, {outcome.executed}", flush=True)
+    return 1 if failed else 0
+
+
+def _models(options) -> int:
+    from calib_utils import models
+
+    lm = models.load()
+    size = sum(parameter.numel() for parameter in lm.model.parameters())
+    for name, value in {
+        **models.describe(lm),
+        "parameters": f"{size:,}",
+        "folder": models.bundled_model_dir(),
+    }.items():
+        print(f"{name:>14}  {value}")
+    return 0
+
+
+def _bench(options) -> int:
+    from calib_utils import bench, models
+
+    lm = models.load(options.model or models.DEFAULT_MODEL, device=options.device)
+    table = bench.sampling(lm)
+    suffix = "" if lm.device.type == "cpu" else f"_{lm.device.type}"
+    path = ROOT / "figures" / f"bench_sampling{suffix}.csv"
+    table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
+    print(table.to_string(index=False))
+    print(f"written to {path}")
+    return 0

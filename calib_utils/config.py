@@ -1,0 +1,89 @@
+"""Configuration: the parameters of a notebook run as one frozen, validated object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ROOT = Path(__file__).resolve().parent.parent
+PROFILES = ("smoke", "cpu", "gpu")
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(ValueError):
+    """A parameter is unknown, missing, of the wrong type or out of range; the message names it."""
+
+
+class RunConfig(BaseModel):
+    """Parameters every notebook shares; a notebook with more of them derives a class from this one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    profile: Literal["smoke", "cpu", "gpu"]
+    model: str
+    adapter: str
+    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    device: str
+    dataset: str
+    data_path: str
+    n_questions: Positive
+    n_samples: Positive
+    n_shots: Annotated[int, Field(ge=0)]
+    seed: int
+    n_boot: Positive
+    max_rows: Positive
+    figures: str
+    runs: str
+
+    @classmethod
+    def from_namespace(cls, namespace: Mapping[str, object]):
+        """The fields of this class out of a notebook's `globals()`, validated.
+
+        Raises ConfigError naming every parameter that is missing or wrong.
+        """
+        given = {name: namespace[name] for name in cls.model_fields if name in namespace}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e.get('input')!r})" for e in error.errors()
+            )
+            raise ConfigError(f"the parameters of this notebook are not usable: {wrong}") from error
+
+    @property
+    def figures_dir(self) -> Path:
+        """Where figures and claims go; a relative path starts at the project's root."""
+        return ROOT / self.figures
+
+    @property
+    def records_dir(self) -> Path:
+        """Where records go."""
+        return ROOT / self.runs / "records"
+
+
+class SamplingStudy(RunConfig):
+    """Parameters of notebook 01: the shared ones and the sensitivity studies."""
+
+    m_values: list[Positive]
+    temperatures: list[Annotated[float, Field(gt=0)]]
+    n_temperature: Positive
+    m_reference: Positive
+    n_reference: Positive
+
+
+def profile_parameters(profile: str, notebook: str, folder: Path = ROOT / "notebooks" / "profiles") -> dict:
+    """Parameters that a profile sets for a notebook: its section `common`, overridden by the notebook's own.
+
+    Raises ConfigError for an unknown profile or a file that is not two levels of names.
+    """
+    path = folder / f"{profile}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"profile {profile!r} is unknown; use one of {PROFILES}")
+    sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(sections, dict) or not all(isinstance(v, dict | None) for v in sections.values()):
+        raise ConfigError(f"{path} must hold sections ('common' or a notebook's name) of parameters")
+    return {**(sections.get("common") or {}), **(sections.get(notebook) or {}), "profile": profile}

@@ -1,0 +1,85 @@
+"""Plots: pictures of numbers that were computed before. No computing, no files but `save`."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from calib_utils.metrics import Estimate
+
+STYLE = str(files("calib_utils") / "calib.mplstyle")
+
+
+def use_style() -> None:
+    """The house style for every figure that follows."""
+    plt.style.use(STYLE)
+
+
+def panels(n: int, width: float = 4.2, height: float = 4.4, **options):
+    """A figure with `n` axes side by side; returns (figure, array of axes)."""
+    figure, axes = plt.subplots(1, n, figsize=(width * n, height), squeeze=False, layout="constrained", **options)
+    return figure, axes[0]
+
+
+def reliability_diagram(curve: pd.DataFrame, smece: Estimate, title: str = "", ax=None, color="C0"):
+    """Accuracy against confidence, smoothed, with its 95 % band and the density of confidence below.
+
+    Parameters
+    ----------
+    curve : columns confidence, accuracy, low, high, density (`metrics.reliability_curve`).
+    smece : the SmoothECE with its interval and n (`metrics.evaluate`).
+    """
+    ax = plt.gca() if ax is None else ax
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", zorder=1)
+    # Where there is no data there is no curve: only points with a twentieth of the highest density are drawn.
+    drawn = curve[curve["density"] > curve["density"].max() / 20]
+    ax.fill_between(drawn["confidence"], drawn["low"], drawn["high"], color=color, alpha=0.2, linewidth=0)
+    ax.plot(drawn["confidence"], drawn["accuracy"], color=color, zorder=3)
+    height = 0.16 * curve["density"] / curve["density"].max()
+    ax.fill_between(curve["confidence"], 0, height, color="0.5", alpha=0.35, linewidth=0, zorder=0)
+    ax.text(0.03, 0.97, f"smECE {smece}\nn = {smece.n}", transform=ax.transAxes, va="top", fontsize=9)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="semantic confidence", ylabel="accuracy", title=title)
+    ax.set_aspect("equal")
+    return ax
+
+
+def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0", offset: float = 0.0, name=None):
+    """Values with 95 % intervals, one row per line of `table` (columns `label`, value, low, high, n)."""
+    ax = plt.gca() if ax is None else ax
+    y = np.arange(len(table)) + offset
+    errors = [table["value"] - table["low"], table["high"] - table["value"]]
+    ax.errorbar(table["value"], y, xerr=errors, fmt="o", color=color, markersize=4, elinewidth=1.4, label=name)
+    ax.set_yticks(np.arange(len(table)), [f"{a}  (n = {n})" for a, n in zip(table[label], table["n"], strict=True)])
+    ax.set(xlabel=xlabel, ylim=(len(table) - 0.5, -0.5))
+    return ax
+
+
+def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, title: str = "", ax=None):
+    """Value against `x`, one line per `group`, with 95 % intervals (columns value, low, high)."""
+    ax = plt.gca() if ax is None else ax
+    for i, (name, part) in enumerate(table.groupby(group, sort=False)):
+        errors = [part["value"] - part["low"], part["high"] - part["value"]]
+        ax.errorbar(part[x], part["value"], yerr=errors, fmt="o-", color=f"C{i}", capsize=2, markersize=4, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if (table["low"] >= 0).all():
+        ax.set_ylim(bottom=0)
+    ax.legend()
+    return ax
+
+
+def save(figure, path: str | Path, numbers: pd.DataFrame) -> None:
+    """Write `path` (PNG) and the numbers behind it (CSV of the same name); the same input gives the same bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    save_numbers(numbers, path.with_suffix(".csv"))
+
+
+def save_numbers(numbers: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV with six significant digits."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    numbers.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
