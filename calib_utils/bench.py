@@ -31,7 +31,7 @@ def by_generate(lm: LanguageModel, prompts: list[Prompt], config: SamplingConfig
                 top_p=1.0,
                 num_return_sequences=config.n_samples,
                 max_new_tokens=config.max_new_tokens,
-                stop_strings=list(config.stop),
+                stop_strings=list(config.stop) or None,
                 tokenizer=lm.tokenizer,
             )
         texts.append(lm.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True))
@@ -53,7 +53,8 @@ def sampling(
     prompts = build_prompts(questions, shots, "concise")
     seconds: dict[tuple[str, int], list[float]] = {}
     peaks: dict[tuple[str, int], float] = {}
-    sample(lm, prompts[:2], SamplingConfig(n_samples=2))  # warm-up
+    for warm_up in (sample, by_generate):
+        warm_up(lm, prompts[:2], SamplingConfig(n_samples=2, max_new_tokens=2))
     for turn in range(rounds):
         batch = prompts[turn * n_questions : (turn + 1) * n_questions]
         for method, m in (("merged", 10), ("merged", 50), ("generate", 50)):

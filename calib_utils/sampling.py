@@ -294,16 +294,18 @@ class _Tree:
             head = p[:, : logits.shape[1]]
             head.copy_(part)
             best = head.argmax(dim=1).tolist() if greedy else []
-            head.sub_(head.amax(dim=1, keepdim=True)).mul_(scale).exp_()
+            low, high = torch.aminmax(head, dim=1, keepdim=True)
+            bad = torch.nonzero(~(low.isfinite() & high.isfinite())[:, 0])
+            if len(bad):
+                raise SamplingError(
+                    f"the logits of {self.lm.name!r} are NaN or infinite after "
+                    f"{self._text(live[start + int(bad[0])].tokens)!r}; load it with dtype='float32' "
+                    f"(now {self.lm.dtype}) or check its weights"
+                )
+            head.sub_(high).mul_(scale).exp_()
             blocks = p.view(len(part), n_blocks, _BLOCK)
             cumulative = blocks.sum(dim=2).double().cumsum(dim=1).cpu().numpy()
             totals = cumulative[:, -1]
-            if not np.isfinite(totals).all():
-                bad = live[start + int(np.flatnonzero(~np.isfinite(totals))[0])]
-                raise SamplingError(
-                    f"the logits of {self.lm.name!r} are NaN or infinite after {self._text(bad.tokens)!r}; "
-                    f"load it with dtype='float32' (now {self.lm.dtype}) or check its weights"
-                )
             if greedy:
                 for i, token in enumerate(best):
                     yield start + i, token, live[start + i].count, -float(np.log(totals[i]))

@@ -149,16 +149,15 @@ class Semantic:
     def _in_sentence(text: str, question: Question, names: dict[str, str]) -> str:
         """The known name in a sentence that the question does not already contain, else what it adds.
 
-        Names of up to three letters must stand in capitals ("In", "OR"), or they would be found in every
-        sentence; of several names the longest counts, then the last.
+        Names of up to three letters must be written as names, or they would be found in every sentence; of
+        several names the longest counts, then the last.
         """
         asked = f" {canonical_text(question.text)} "
         said = f" {canonical_text(text)} "
-        raw = f" {re.sub(r'[^0-9A-Za-z]+', ' ', text)} "
         found = []
         for name, target in names.items():
             at = said.rfind(f" {name} ")
-            if at < 0 or (name.isalpha() and len(name) <= 3 and not _capitalised_in(name, raw)):
+            if at < 0 or (name.isalpha() and len(name) <= 3 and not _stands_out(name, text)):
                 continue
             found.append((f" {name} " not in asked, len(name), at, target))
         if found:
@@ -167,8 +166,9 @@ class Semantic:
         return " ".join(added) or NO_ANSWER
 
 
-def _capitalised_in(name: str, raw: str) -> bool:
-    return f" {name.capitalize()} " in raw[1:] or f" {name.upper()} " in raw
+def _stands_out(name: str, text: str) -> bool:
+    """Whether a short name is written as a name: in capitals ("In", "OR") or as a domain (".in")."""
+    return re.search(rf"(?<![^\W_])(?:{name.capitalize()}|{name.upper()}|(?<=\.){name})(?![^\W_])", text) is not None
 
 
 def known_names(questions: Iterable[Question]) -> dict[str, dict[str, str]]:

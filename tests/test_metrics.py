@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import relplot
+import torch
+from sklearn import metrics as sk
+from torchmetrics.functional.classification import binary_calibration_error
+
+from calib_utils import metrics as M
+
+RNG = np.random.default_rng(0)
+
+
+def one(metric, confidence, correct, **options):
+    confidence, correct = M.checked(confidence, correct)
+    return metric(confidence, correct, np.ones((1, len(correct))), **options)[0]
+
+
+def data(n=300, shift=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    f = np.round(rng.random(n) * 50) / 50
+    return f, (rng.random(n) < np.clip(f + shift, 0, 1)).astype(float)
+
+
+@pytest.mark.parametrize("n, shift, seed", [(20, 0, 1), (300, 0, 2), (300, 0.25, 3), (1000, -0.1, 4), (40, 0.9, 5)])
+def test_smece_is_relplots_number(n, shift, seed):
+    f, y = data(n, shift, seed)
+    assert one(M.smece, f, y) == pytest.approx(relplot.smECE(f, y), abs=1e-9)
+
+
+def test_smece_of_resamples_is_relplots_number_of_repeated_rows():
+    f, y = data(200, 0.1)
+    weights = M.resample_counts(200, 6, seed=1)
+    for row, value in zip(weights.astype(int), M.smece(f, y, weights), strict=True):
+        assert value == pytest.approx(relplot.smECE(np.repeat(f, row), np.repeat(y, row)), abs=1e-9)
+
+
+def test_smece_of_tiny_errors_needs_the_fine_grid():
+    f = np.linspace(0, 1, 2000)
+    y = (np.random.default_rng(1).permutation(2000) / 2000 < f).astype(float)
+    f = np.where(y == 1, 1.0, 0.0) * 0.999 + 0.0005
+    assert one(M.smece, f, y) == pytest.approx(relplot.smECE(f, y), abs=1e-9)
+
+
+def test_ece_by_hand():
+    f, y = [0.05, 0.1, 0.95, 0.91, 0.92], [0, 1, 1, 1, 0]
+    # bins (0, 0.1] and (0.9, 1]: |0.075 - 0.5| * 2/5 + |0.92667 - 0.66667| * 3/5
+    assert one(M.ece_equal_width, f, y) == pytest.approx(0.425 * 0.4 + 0.26 * 0.6)
+    assert one(M.mce_equal_width, f, y) == pytest.approx(0.425)
+    assert one(M.ece_equal_mass, f, y, n_bins=1) == pytest.approx(abs(np.mean(f) - 0.6))
+
+
+def test_ece_agrees_with_torchmetrics():
+    f, y = RNG.random(500), RNG.integers(0, 2, 500)
+    theirs = {
+        norm: float(binary_calibration_error(torch.tensor(f), torch.tensor(y), n_bins=10, norm=norm))
+        for norm in ("l1", "max")
+    }
+    assert one(M.ece_equal_width, f, y) == pytest.approx(theirs["l1"], abs=1e-6)
+    assert one(M.mce_equal_width, f, y) == pytest.approx(theirs["max"], abs=1e-6)
+
+
+def test_equal_mass_bins_hold_equal_numbers():
+    bins = M.equal_mass_bins(RNG.random(1000), 10)
+    assert np.bincount(bins).tolist() == [100] * 10
+
+
+def test_scores_agree_with_scikit_learn():
+    f, y = data(400)
+    assert one(M.brier, f, y) == pytest.approx(sk.brier_score_loss(y, f))
+    assert one(M.auroc, f, y) == pytest.approx(sk.roc_auc_score(y, f))
+    inner = np.clip(f, 0.01, 0.99)
+    assert one(M.log_loss, inner, y) == pytest.approx(sk.log_loss(y, inner))
+    weights = M.resample_counts(400, 3, seed=0)
+    for row, value in zip(weights, M.auroc(f, y, weights), strict=True):
+        assert value == pytest.approx(sk.roc_auc_score(y, f, sample_weight=row))
+
+
+def test_log_loss_is_finite_at_certainty_and_states_its_floor():
+    assert one(M.log_loss, [1.0, 0.0], [0, 1]) == pytest.approx(-np.log(1e-6))
+
+
+def test_brier_parts_add_up():
+    f, y = data(300, 0.2)
+    parts = M.brier_parts(f, y)
+    total = parts.reliability - parts.resolution + parts.uncertainty + parts.within
+    assert total == pytest.approx(np.mean((f - y) ** 2))
+    assert parts.reliability > M.brier_parts(*data(300)).reliability
+
+
+def test_classwise_ece_by_hand():
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+    # class 0: bins hold 0.9 (hit), 0.8 (miss), 0.3 (miss); class 1 mirrors it
+    expected = (0.1 + 0.8 + 0.3) / 3
+    assert M.classwise_ece(p, [0, 1, 1])[0] == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"row 1 sum to 0\.9"):
+        M.classwise_ece([[0.5, 0.5], [0.5, 0.4]], [0, 1])
+    with pytest.raises(ValueError, match="labels"):
+        M.classwise_ece([[0.5, 0.5]], [2])
+
+
+def test_risk_coverage_by_hand():
+    curve = M.risk_coverage([0.9, 0.8, 0.8, 0.1], [1, 1, 0, 0])
+    assert curve["coverage"].tolist() == [0.25, 0.75, 1.0]
+    assert curve["risk"].tolist() == pytest.approx([0, 1 / 3, 0.5])
+    assert M.aurc([0.9, 0.8, 0.8, 0.1], [1, 1, 0, 0]) == pytest.approx((0 + 2 / 3 + 0.5) / 4)
+
+
+@pytest.mark.parametrize("bad, message", [(1.2, r"confidence\[1\] is 1.2"), (float("nan"), "nan"), (-0.1, "-0.1")])
+def test_confidence_out_of_range_is_an_error(bad, message):
+    with pytest.raises(ValueError, match=message):
+        M.evaluate([0.5, bad], [0, 1])
+
+
+def test_other_bad_input_is_an_error():
+    with pytest.raises(ValueError, match="correct"):
+        M.evaluate([0.5], [0.5])
+    with pytest.raises(ValueError, match="equally long"):
+        M.evaluate([0.5], [1, 0])
+    with pytest.raises(ValueError, match="not empty"):
+        M.evaluate([], [])
+    with pytest.raises(ValueError, match="metric is 'ece'"):
+        M.evaluate([0.5], [1], "ece")
+
+
+@pytest.mark.parametrize("metric", sorted(M.METRICS))
+def test_every_metric_has_an_interval_that_holds_the_value(metric):
+    estimate = M.evaluate(*data(200, 0.1), metric, n_boot=200)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert estimate.low < estimate.high
+    assert estimate == M.evaluate(*data(200, 0.1), metric, n_boot=200)
+    assert estimate != M.evaluate(*data(200, 0.1), metric, n_boot=200, seed=1)
+
+
+def test_intervals_cover_the_truth():
+    covered = {"accuracy": 0, "smece": 0}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        f = rng.random(300)
+        y = (rng.random(300) < np.clip(f - 0.2, 0, 1)).astype(float)
+        truth = {"accuracy": 0.32, "smece": 0.18}  # of max(f - 0.2, 0) for uniform f, and its mean gap
+        for metric, value in truth.items():
+            estimate = M.evaluate(f, y, metric, n_boot=200)
+            covered[metric] += estimate.low <= value <= estimate.high
+    assert min(covered.values()) >= 52  # 57 expected at 95 %
+
+
+def test_noise_floor_is_exceeded_by_miscalibration_only():
+    f, _ = data(400)
+    floor = M.noise_floor(f, n_draws=200)
+    below = sum(one(M.smece, *data(400, 0, seed)) <= floor for seed in range(10, 40))
+    assert below >= 25
+    assert one(M.smece, *data(400, 0.15)) > floor
+
+
+def test_reliability_curve_follows_the_truth():
+    f, y = data(4000, -0.2)
+    curve = M.reliability_curve(f, y, n_boot=100)
+    middle = curve[curve["confidence"].between(0.4, 0.8)]
+    assert np.abs(middle["accuracy"] - (middle["confidence"] - 0.2)).max() < 0.06
+    assert (curve["low"] <= curve["accuracy"] + 1e-9).mean() > 0.95
+    assert np.trapezoid(curve["density"], curve["confidence"]) == pytest.approx(1)
+
+
+def test_confidence_bias_pairs_questions():
+    import pandas as pd
+
+    truth = pd.DataFrame({"question_id": ["a", "b"], "confidence": [0.2, 0.6]})
+    table = pd.DataFrame({"question_id": ["b", "a"], "confidence": [0.7, 0.5]})
+    assert M.confidence_bias({5: table}, truth, ["m"])["value"].tolist() == pytest.approx([0.2])

@@ -1,0 +1,212 @@
+import math
+
+import numpy as np
+import pytest
+from conftest import WORDS, tiny_model
+
+from calib_utils.data import Question
+from calib_utils.records import Record
+from calib_utils.sampling import Completion, Prompt, SamplingConfig, sample
+from calib_utils.semantics import (
+    NO_ANSWER,
+    Response,
+    Semantic,
+    answers,
+    canonical_text,
+    class_distribution,
+    exact,
+    first_token,
+    known_names,
+    score,
+    semantic_confidence,
+    thin,
+)
+
+
+def question(answer, aliases=(), relation="r", text="What is it?", id="q"):
+    return Question(id, text, answer, relation, "test", f"It is {answer}.", tuple(aliases))
+
+
+def completion(text, count, p=0.1, token_ids=(1,)):
+    return Completion(text, token_ids, count, math.log(p), True)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("The Netherlands", "netherlands"),
+        ("São Tomé", "sao tome"),
+        ("U.S.", "us"),
+        ("Washington, D.C.", "Washington DC"),
+        ("Nuku'alofa", "Nukualofa"),
+        ("1,000", "1000"),
+        ("one thousand", "1000"),
+        ("1000 km", "1000"),
+        ("seven", "7."),
+        ("$18", "18 dollars"),
+        ("3.0", "3"),
+        ("2 million", "2000000"),
+        ("Portuguese (Brazil)", "portuguese"),
+        ("Trinidad & Tobago", "Trinidad and Tobago"),
+        (" Lima. ", "lima"),
+    ],
+)
+def test_canonical_text_merges(one, other):
+    assert canonical_text(one) == canonical_text(other)
+
+
+@pytest.mark.parametrize(
+    "one, other", [("Niger", "Nigeria"), ("18", "19"), ("1.5", "15"), ("Guinea", "Guinea-Bissau")]
+)
+def test_canonical_text_keeps_apart(one, other):
+    assert canonical_text(one) != canonical_text(other)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "...", "Question: What is", "Q: who"])
+def test_no_answer_is_a_class_of_its_own(text):
+    assert canonical_text(text) == NO_ANSWER
+
+
+YEN = question("Japanese yen", ["yen", "JPY"], "currency", "What is the currency of Japan?")
+NAMES = {"currency": {"us dollar": "us dollar", "american dollar": "us dollar", "japanese yen": "japanese yen"}}
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (" yen", "japanese yen"),
+        (" JPY", "japanese yen"),
+        (" The Japanese Yen.", "japanese yen"),
+        (" yen, of course", "japanese yen"),
+        (" American dollar", "us dollar"),
+        (" rupee", "rupee"),
+        ("", NO_ANSWER),
+    ],
+)
+def test_semantic_knows_own_aliases_and_other_answers(text, expected):
+    assert Semantic(NAMES)(Response(text), YEN) == expected
+
+
+CAPITAL = question("Paris", (), "capital", "What is the capital of France?")
+CITIES = {"capital": {"paris": "paris", "lyon": "lyon", "france": "france"}}
+SYMBOL = question("Rn", (), "symbol", "What is the chemical symbol of radon?")
+
+
+@pytest.mark.parametrize(
+    "text, asked, names, expected",
+    [
+        ("The capital of France is Paris.", CAPITAL, CITIES, "paris"),
+        ("Paris is the capital of France.", CAPITAL, CITIES, "paris"),
+        ("It is Lyon, not far from Geneva.", CAPITAL, CITIES, "lyon"),
+        ("France is the capital of France.", CAPITAL, CITIES, "france"),
+        ("The capital is Marseille.", CAPITAL, CITIES, "marseille"),
+        ("The capital of France.", CAPITAL, {}, NO_ANSWER),
+        ("The symbol stands in the table as Rn.", SYMBOL, {"symbol": {"rn": "rn", "in": "in", "as": "as"}}, "rn"),
+        ("The chemical symbol of radon is In.", SYMBOL, {"symbol": {"rn": "rn", "in": "in"}}, "in"),
+    ],
+)
+def test_sentences_are_searched_for_their_answer(text, asked, names, expected):
+    assert Semantic(names, sentences=True)(Response(text), asked) == expected
+
+
+def test_reference_statements_of_the_facts_collapse_to_their_answer():
+    from calib_utils.data import SPLITS, load_questions
+
+    facts = [q for split in SPLITS for q in load_questions("facts", split)]
+    collapse = Semantic(known_names(facts), sentences=True)
+    wrong = [q.id for q in facts if collapse(Response(q.statement), q) != collapse(Response(q.answer), q)]
+    assert len(wrong) <= 0.01 * len(facts), wrong[:10]
+
+
+def test_known_names_leaves_out_names_of_two_answers():
+    names = known_names([question("US dollar", ["dollar"]), question("Fijian dollar", ["dollar"]), question("euro")])
+    assert names == {"r": {"us dollar": "us dollar", "fijian dollar": "fijian dollar", "euro": "euro"}}
+
+
+def test_class_distribution_by_hand():
+    drawn = [
+        completion(" Lima", 6, 0.5),
+        completion("Lima.", 2, 0.1),
+        completion("Cuzco", 1, 0.05),
+        completion("", 1, 0.2),
+    ]
+    asked = question("Lima")
+    frequency = class_distribution(asked, drawn, Semantic())
+    assert frequency == {"lima": 0.8, NO_ANSWER: 0.1, "cuzco": 0.1}
+    mass = class_distribution(asked, drawn, Semantic(), "mass")
+    assert mass == pytest.approx({"lima": 0.6, NO_ANSWER: 0.2, "cuzco": 0.05})
+    assert semantic_confidence(frequency) == ("lima", 0.8)
+    assert semantic_confidence({"b": 0.5, "a": 0.5}) == ("a", 0.5)
+
+
+def test_class_distribution_refuses():
+    with pytest.raises(ValueError, match="no completions"):
+        class_distribution(question("x"), [], exact)
+    with pytest.raises(ValueError, match="estimator"):
+        class_distribution(question("x"), [completion("x", 1)], exact, "median")
+    with pytest.raises(ValueError, match="sum to"):
+        class_distribution(question("x"), [completion("x", 1, 0.9), completion("y", 1, 0.9)], exact, "mass")
+
+
+def record(asked, completions, reference_ids=(7,)):
+    return Record(asked, tuple(completions), reference_ids, {}, "key")
+
+
+def test_score_by_hand():
+    drawn = [completion("Lima", 3, 0.5, (7, 1)), completion("Cuzco", 1, 0.1, (8, 1))]
+    table = score([record(question("Lima"), drawn), record(question("Quito"), drawn)], Semantic())
+    assert table["correct"].tolist() == [1, 0]
+    assert table["confidence"].tolist() == [0.75, 0.75]
+    assert table["entropy"][0] == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    assert table["covered"][0] == pytest.approx(0.6)
+    tokens = score([record(question("Lima"), drawn)], first_token)
+    assert (tokens["prediction"][0], tokens["correct"][0]) == ("7", 1)
+
+
+def test_score_refuses_a_reference_without_an_answer_and_no_records():
+    with pytest.raises(ValueError, match="no answer"):
+        score([record(question("..."), [completion("x", 1)])], Semantic())
+    with pytest.raises(ValueError, match="no records"):
+        score([], Semantic())
+
+
+def test_answers_shows_what_was_merged():
+    table = answers(
+        record(question("Lima"), [completion(" Lima", 3), completion("lima.", 1), completion("x", 1)]), Semantic()
+    )
+    assert table["class"].tolist() == ["lima", "x"]
+    assert table["reference"].tolist() == ["yes", ""]
+    assert table["responses"][0] == "'Lima' x3, 'lima.' x1"
+
+
+def test_thin_draws_without_replacement():
+    full = record(question("Lima"), [completion("Lima", 30), completion("Cuzco", 20)])
+    counts = [c.count for c in thin(full, 10).completions]
+    assert sum(counts) == 10
+    assert thin(full, 10) == thin(full, 10)
+    assert thin(full, 50) == full
+    with pytest.raises(ValueError, match="50 draws"):
+        thin(full, 51)
+
+
+def test_both_estimators_against_enumeration():
+    """At small M the maximum of frequencies reads too high and the mass too low; both approach the truth."""
+    lm = tiny_model(scale=2.0)
+    asked = [question(word, id=word) for word in WORDS[6:12]]
+    prompts = [Prompt("Q red A blue ", f"Q {q.answer} A") for q in asked]
+
+    def mean_confidence(m, estimator):
+        values = []
+        for seed in range(20):
+            drawn = sample(lm, prompts, SamplingConfig(m, 1.0, 1, (), seed=seed))
+            records = [record(q, c) for q, c in zip(asked, drawn, strict=True)]
+            values.append(score(records, first_token, estimator)["confidence"].mean())
+        return np.mean(values)
+
+    huge = sample(lm, prompts, SamplingConfig(100_000, 1.0, 1, ()))
+    truth = np.mean([max(math.exp(c.logprob) for c in drawn) for drawn in huge])
+    bias = {(m, e): mean_confidence(m, e) - truth for m in (5, 50) for e in ("frequency", "mass")}
+    assert bias[5, "frequency"] > 0.05
+    assert 0 < bias[50, "frequency"] < bias[5, "frequency"] / 2
+    assert bias[5, "mass"] < 0
+    assert abs(bias[50, "mass"]) < 0.005
