@@ -89,7 +89,8 @@ def collect(
         raise ValueError(f"{len(questions)} questions but {len(prompts)} prompts")
     if not questions:
         raise ValueError("there are no questions to sample; check data set, split and n")
-    condition = {"label": label, **describe(lm), **asdict(config), "max_rows": max_rows}
+    settings = {"label": label, **describe(lm), **asdict(config), "max_rows": max_rows}
+    condition = json.loads(json.dumps(settings))  # as it will be read back
     decisive = {k: v for k, v in condition.items() if k not in ("torch", "transformers", "python", "model")}
     home = Path(folder) / f"{label}-{_digest(decisive)}"
     keys = [

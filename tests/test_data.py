@@ -1,0 +1,247 @@
+import json
+from collections import Counter, defaultdict
+
+import pytest
+
+from calib_utils import data
+from calib_utils.data import DataError, Question, load_questions, sample_evenly
+from calib_utils.facts import build
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return {split: load_questions("facts", split) for split in data.SPLITS}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return [json.loads(line) for line in build.FACTS.read_text(encoding="utf-8").split("\n") if line]
+
+
+def test_the_build_script_reproduces_the_file_byte_for_byte():
+    assert build.build().encode() == build.FACTS.read_bytes()
+
+
+def test_size_relations_and_phrasings(facts, rows):
+    relations = Counter(q.relation for split in facts.values() for q in split)
+    assert sum(relations.values()) >= 5000
+    assert len(relations) >= 10
+    assert len({row["id"] for row in rows}) == len(rows)
+    phrasings = defaultdict(set)
+    for row in rows:
+        phrasings[row["relation"]].add(row["phrasing"])
+    assert all(used == {0, 1, 2} for used in phrasings.values())
+
+
+def test_nothing_about_a_test_entity_is_in_train(rows):
+    splits = defaultdict(set)
+    private = defaultdict(set)  # entity -> the names that belong to it alone
+    # The answers of these are classes that entities share, as many cities share a country.
+    shared = {"continent", "language", "currency", "country_of_city", "state_of_city", "state_of_county"}
+    for row in rows:
+        splits[row["entity"]].add(row["split"])
+        private[row["entity"]].add(row["subject"])
+        if row["relation"] not in shared:
+            private[row["entity"]].add(row["answer"])
+    assert all(len(found) == 1 for found in splits.values())
+    tested = {name for row in rows if row["split"] == "test" for name in private[row["entity"]] if not name.isdigit()}
+    trained = {name for row in rows if row["split"] == "train" for name in private[row["entity"]]}
+    assert not tested & trained
+    shown = {option for row in rows if row["split"] == "train" for option in row["choices"]}
+    capitals = {row["answer"] for row in rows if row["relation"] == "capital" and row["split"] == "test"}
+    assert capitals and not shown & capitals
+
+
+def test_choices_hold_the_answer_once_and_nothing_else_that_is_right(rows):
+    for row in rows:
+        accepted = {build.fold(name) for name in [row["answer"], *row["aliases"]]}
+        assert len(set(row["choices"])) == 4
+        assert sum(build.fold(option) in accepted for option in row["choices"]) == 1, row
+
+
+def test_the_most_frequent_option_is_no_way_to_win(rows):
+    frequency = Counter((row["relation"], row["answer"]) for row in rows)
+    wins = defaultdict(list)
+    for row in rows:
+        counts = [frequency[row["relation"], option] for option in row["choices"]]
+        best = [o for o, c in zip(row["choices"], counts, strict=True) if c == max(counts)]
+        wins[row["relation"]].append((row["answer"] in best) / len(best))
+    assert all(sum(w) / len(w) < 0.5 for w in wins.values())
+    assert sum(wins["country_of_city"]) / len(wins["country_of_city"]) < 0.4
+
+
+def test_the_answer_is_not_in_the_question(facts):
+    given_away = [
+        q.id
+        for split in facts.values()
+        for q in split
+        if q.relation != "capital" and f" {q.answer.lower()} " in f" {q.text.lower()} "
+    ]
+    assert len(given_away) <= 5, given_away[:20]
+
+
+def test_fame_orders_what_everyone_knows(facts):
+    fame = {(q.relation, q.answer): q.fame for split in facts.values() for q in split}
+    assert fame["capital", "Tokyo"] > fame["capital", "Funafuti"]
+    assert all(0 <= value <= 1 for value in fame.values())
+
+
+@pytest.mark.parametrize(
+    "relation, part, answer",
+    [
+        ("capital", "Peru", "Lima"),
+        ("capital", "Kazakhstan", "Astana"),
+        ("currency", "Poland", "Polish zloty"),
+        ("language", "Brazil", "Portuguese"),
+        ("element_symbol", "iron", "Fe"),
+        ("continent", "Kenya", "Africa"),
+        ("state_of_city", "Tulsa", "Oklahoma"),
+        ("country_of_city", "Kumasi", "Ghana"),
+    ],
+)
+def test_known_facts(facts, relation, part, answer):
+    found = [q for split in facts.values() for q in split if q.relation == relation and f" {part}" in f" {q.text}"]
+    assert answer in {q.answer for q in found}
+
+
+def test_ambiguous_places_are_left_out(rows):
+    subjects = {row["subject"] for row in rows if row["relation"] == "country_of_city"}
+    assert not subjects & {"Birmingham", "Valencia", "Sevastopol", "Jerusalem", "Brooklyn", "Guatemala City"}
+    assert not {row["entity"] for row in rows if row["relation"] == "capital"} & {
+        "country:ZA",
+        "country:BO",
+        "country:IL",
+    }
+
+
+def test_even_sampling_is_seeded_and_balanced(facts):
+    drawn = sample_evenly(facts["test"], 170, seed=0)
+    assert Counter(q.relation for q in drawn).most_common()[0][1] <= 11
+    assert drawn == sample_evenly(facts["test"], 170, seed=0) != sample_evenly(facts["test"], 170, seed=1)
+    assert drawn[:34] == sample_evenly(facts["test"], 34, seed=0)
+    with pytest.raises(DataError, match="were asked for"):
+        sample_evenly(facts["test"], 10_000, 0)
+
+
+PUBLISHED = {
+    "triviaqa": {
+        "question": "Who was born in Lima?",
+        "question_id": "tc_1",
+        "answer": {"value": "Paddington", "aliases": ["Paddington Bear", "Paddington"], "type": "WikipediaEntity"},
+    },
+    "nq_open": {"question": "who came from peru", "answer": ["Paddington", "a bear"]},
+    "simpleqa": {"metadata": "{'topic': 'Art'}", "problem": "Who came from Peru?", "answer": "Paddington"},
+    "gsm8k": {"question": "How many are 500 and 700?", "answer": "500+700=<<500+700=1200>>1200\n#### 1,200"},
+    "mmlu": {"question": "Pick one", "subject": "astronomy", "choices": ["a", "b", "c", "d"], "answer": 2},
+    "truthfulqa": {
+        "question": "Is Peru a bear?",
+        "best_answer": "No",
+        "correct_answers": ["No", "Peru is a country"],
+        "incorrect_answers": ["Yes"],
+    },
+}
+EXPECTED = {
+    "triviaqa": "Paddington",
+    "nq_open": "Paddington",
+    "simpleqa": "Paddington",
+    "gsm8k": "1200",
+    "mmlu": "c",
+    "truthfulqa": "No",
+}
+
+
+def write(path, rows):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        import csv
+
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, rows[0])
+            writer.writeheader()
+            cells = [{k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()} for row in rows]
+            writer.writerows(cells)
+    return path
+
+
+def load_all(name, path):
+    return [q for split in data.SPLITS for q in load_questions(name, split, path=path)]
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_public_schemas_from_a_local_file(name, suffix, tmp_path):
+    path = write(tmp_path / f"rows{suffix}", [PUBLISHED[name]])
+    [question] = load_all(name, path)
+    assert question.answer == EXPECTED[name]
+    assert load_all(data.SCHEMAS[name].hub_id, path) == [question]
+
+
+def test_hub_sets_are_asked_for_by_their_published_names(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def published(hub_id, config, split):
+        asked.append((hub_id, config, split))
+        return [{**PUBLISHED["triviaqa"], "question": f"Question {i}?"} for i in range(50)]
+
+    monkeypatch.setattr(datasets, "load_dataset", published)
+    train = load_questions("triviaqa", "train")
+    dev, test = load_questions("triviaqa", "dev"), load_questions("triviaqa", "test")
+    assert [split for _, _, split in asked] == ["train", "validation", "validation"]
+    assert len(train) == 50 and len(dev) + len(test) == 50 and dev and test
+    assert train[0].aliases == ("Paddington Bear", "Paddington")[:1] or "Paddington Bear" in train[0].aliases
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"question": "who?"}, "row 2 .*'answer'"),
+        ({"query": "who?", "answer": ["x"]}, "row 2 .*'question'"),
+        ({"question": "  ", "answer": ["x"]}, "row 2 has no question"),
+        ({"question": "who?", "answer": []}, "row 2 has no answer"),
+    ],
+)
+def test_a_bad_row_is_named(row, message, tmp_path):
+    path = write(tmp_path / "rows.jsonl", [PUBLISHED["nq_open"], row])
+    with pytest.raises(DataError, match=message):
+        load_all("nq_open", path)
+
+
+def test_bad_files_are_named(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "broken.jsonl").write_text('{"question": \n')
+    (tmp_path / "rows.txt").write_text("x")
+    for name, message in (
+        ("empty.jsonl", "no rows"),
+        ("broken.jsonl", "line 1"),
+        ("rows.txt", "use .jsonl"),
+        ("no.csv", "no such"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_all("nq_open", tmp_path / name)
+
+
+def test_line_separators_inside_a_record_do_not_split_it(tmp_path):
+    row = {"question": "a\u2028b\u0085c?", "answer": ["x"]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert len(load_all("nq_open", tmp_path / "rows.jsonl")) == 1
+
+
+def test_questions_are_checked():
+    with pytest.raises(DataError, match="not among"):
+        Question("q", "t", "x", "r", "test", "s", choices=("a", "b"))
+    with pytest.raises(DataError, match="repeats"):
+        Question("q", "t", "a", "r", "test", "s", choices=("a", "a"))
+    with pytest.raises(DataError, match="empty answer"):
+        Question("q", "t", " ", "r", "test", "s")
+    with pytest.raises(DataError, match="split"):
+        load_questions("facts", "valid")
+    with pytest.raises(DataError, match="unknown"):
+        load_questions("factz")
