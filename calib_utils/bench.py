@@ -59,7 +59,7 @@ def sampling(
         batch = prompts[turn * n_questions : (turn + 1) * n_questions]
         for method, m in (("merged", 10), ("merged", 50), ("generate", 50)):
             config = SamplingConfig(m, max_new_tokens=MAX_NEW_TOKENS["concise"], seed=turn)
-            mine = batch if method == "merged" else batch[:n_generate]
+            mine = batch if method == "merged" else batch[turn * n_generate :][:n_generate]
             started = time.perf_counter()
             sample(lm, mine, config) if method == "merged" else by_generate(lm, mine, config)
             seconds.setdefault((method, m), []).append((time.perf_counter() - started) / len(mine))

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from calib_utils.metrics import Estimate
 
-COLUMNS = (
+COLUMNS = tuple(
     "id notebook claim source paper_value value ci_low ci_high n seeds profile model dataset verdict rule".split()
 )
 VERDICTS = ("reproduced", "partly", "not reproduced")

@@ -6,6 +6,9 @@ import argparse
 import sys
 
 from calib_utils.config import PROFILES, ROOT, ConfigError
+from calib_utils.data import DataError
+from calib_utils.models import ModelError
+from calib_utils.sampling import SamplingError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.call(options)
-    except ConfigError as error:
+    except (ConfigError, DataError, ModelError, SamplingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -41,6 +44,8 @@ def _run(options) -> int:
 
     overrides = runner.parse_overrides(options.overrides)
     notebooks = runner.find_notebooks(options.only)
+    for notebook in notebooks:  # everything is checked before anything starts
+        runner.parameters_of(notebook, options.profile, overrides)
     failed = 0
     for notebook in notebooks:
         print(f"{notebook.stem}: running, profile {options.profile}", flush=True)
@@ -71,6 +76,7 @@ def _models(options) -> int:
 def _bench(options) -> int:
     from calib_utils import bench, models
 
+    (ROOT / "figures").mkdir(exist_ok=True)
     lm = models.load(options.model or models.DEFAULT_MODEL, device=options.device)
     table = bench.sampling(lm)
     suffix = "" if lm.device.type == "cpu" else f"_{lm.device.type}"

@@ -71,6 +71,7 @@ class SamplingStudy(RunConfig):
     m_values: list[Positive]
     temperatures: list[Annotated[float, Field(gt=0)]]
     n_temperature: Positive
+    n_ablation: Positive
     m_reference: Positive
     n_reference: Positive
 

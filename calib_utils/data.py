@@ -158,11 +158,11 @@ class Schema:
 
 def _trivia_qa(row: dict):
     answer = row["answer"]
-    return row["question"], [answer["value"], *answer["aliases"]], "triviaqa", None
+    return row["question"], [answer["value"], *_list(answer["aliases"])], "triviaqa", None
 
 
 def _nq_open(row: dict):
-    return row["question"], list(row["answer"]), "nq_open", None
+    return row["question"], _list(row["answer"]), "nq_open", None
 
 
 def _simple_qa(row: dict):
@@ -177,14 +177,22 @@ def _gsm8k(row: dict):
 
 
 def _mmlu(row: dict):
-    choices = list(row["choices"])
+    """A few published rows repeat an option: they keep question and answer, without the multiple-choice form."""
+    choices = [str(choice).strip() for choice in _list(row["choices"])]
     if not 0 <= int(row["answer"]) < len(choices):
         raise KeyError(f"answer within 0..{len(choices) - 1}")
-    return row["question"], [choices[int(row["answer"])]], row["subject"], choices
+    options = choices if len(set(choices)) == len(choices) else None
+    return row["question"], [choices[int(row["answer"])]], row["subject"], options
 
 
 def _truthful_qa(row: dict):
-    return row["question"], [row["best_answer"], *row["correct_answers"]], "truthfulqa", None
+    return row["question"], [row["best_answer"], *_list(row["correct_answers"])], "truthfulqa", None
+
+
+def _list(value) -> list:
+    if not isinstance(value, list):
+        raise TypeError(f"a list of answers, got {value!r}")
+    return value
 
 
 SCHEMAS = {
@@ -233,7 +241,10 @@ def _question(schema: Schema, number: int, row: dict, shares: dict[str, float]) 
         ) from error
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"row {number} has no question: {text!r}")
-    answers = [str(answer).strip() for answer in answers if str(answer).strip()]
+    strange = [answer for answer in answers if not isinstance(answer, str)]
+    if strange:
+        raise DataError(f"row {number}: the answer {strange[0]!r} is not text (question {text!r})")
+    answers = [answer.strip() for answer in answers if answer.strip()]
     if not answers:
         raise DataError(f"row {number} has no answer (question {text!r})")
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -253,7 +264,7 @@ def _question(schema: Schema, number: int, row: dict, shares: dict[str, float]) 
 
 def _unpacked(value):
     """Lists and objects that a CSV cell or a parquet column carries as text or as an array."""
-    if isinstance(value, str) and value[:1] in "[{":
+    if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
             return json.loads(value)
         except json.JSONDecodeError:

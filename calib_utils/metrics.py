@@ -85,6 +85,17 @@ def auroc(confidence, correct, weights):
         return (right * (below + wrong / 2)).sum(axis=1) / np.where(pairs > 0, pairs, np.nan)
 
 
+def aurc(confidence, correct, weights):
+    """Area under the risk-coverage curve: error rate of the most confident answers, averaged over coverage.
+
+    Answers of equal confidence are given together. 0 is best; the error rate itself is what random order gives.
+    """
+    _, rank = np.unique(-confidence, return_inverse=True)
+    answered, wrong = _sum_by(rank, weights), _sum_by(rank, weights * (1 - correct))
+    so_far = np.maximum(np.cumsum(answered, axis=1), 1)
+    return (np.cumsum(wrong, axis=1) / so_far * answered).sum(axis=1) / weights.sum(axis=1)
+
+
 def _sum_by(group: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Sums of the columns of `values` (B, n) by `group` (n,): (B, groups)."""
     member = np.zeros((len(group), group.max() + 1))
@@ -150,28 +161,40 @@ def classwise_ece(probabilities, labels, weights=None, n_bins: int = 10):
     return np.mean(errors, axis=0)
 
 
-@dataclass(frozen=True)
-class BrierParts:
-    """Brier = reliability - resolution + uncertainty + within-bin variation (Murphy 1973; Stephenson 2008)."""
+def brier_reliability(confidence, correct, weights, n_bins: int = 10):
+    """Reliability part of the Brier score: sum over equal-width bins of share x (mean confidence - accuracy)^2.
 
-    reliability: float
-    resolution: float
-    uncertainty: float
-    within: float
+    With the other three parts (Murphy 1973; Stephenson 2008) over the same bins,
+    Brier = reliability - resolution + uncertainty + within-bin variation.
+    """
+    gap, share = _gaps(equal_width_bins(confidence, n_bins), confidence, correct, weights)
+    return (gap**2 * share).sum(axis=1)
 
 
-def brier_parts(confidence, correct, n_bins: int = 10) -> BrierParts:
-    """Decomposition of the Brier score over equal-width bins; the four parts add up to it exactly."""
-    confidence, correct = checked(confidence, correct)
-    bins, base = equal_width_bins(confidence, n_bins), correct.mean()
-    reliability = resolution = within = 0.0
-    for b in np.unique(bins):
-        f, y = confidence[bins == b], correct[bins == b]
-        share = len(f) / len(confidence)
-        reliability += share * (f.mean() - y.mean()) ** 2
-        resolution += share * (y.mean() - base) ** 2
-        within += share * (f.var() - 2 * np.mean((f - f.mean()) * (y - y.mean())))
-    return BrierParts(reliability, resolution, base * (1 - base), within)
+def brier_resolution(confidence, correct, weights, n_bins: int = 10):
+    """Resolution part: sum over equal-width bins of share x (accuracy of the bin - accuracy)^2."""
+    base = _mean(correct, weights)[:, None]
+    gap, share = _gaps(equal_width_bins(confidence, n_bins), np.zeros_like(confidence), correct, weights)
+    return (np.where(share > 0, gap - base, 0) ** 2 * share).sum(axis=1)
+
+
+def brier_uncertainty(confidence, correct, weights):
+    """Uncertainty part: accuracy x (1 - accuracy)."""
+    base = _mean(correct, weights)
+    return base * (1 - base)
+
+
+def brier_within_bins(confidence, correct, weights, n_bins: int = 10):
+    """Within-bin part: variance of confidence less twice its covariance with correctness, inside the bins."""
+    bins = equal_width_bins(confidence, n_bins)
+    mass = _sum_by(bins, weights)
+
+    def mean(values):
+        return np.divide(_sum_by(bins, weights * values), mass, out=np.zeros_like(mass), where=mass > 0)
+
+    variance = mean(confidence**2) - mean(confidence) ** 2
+    covariance = mean(confidence * correct) - mean(confidence) * mean(correct)
+    return ((variance - 2 * covariance) * mass).sum(axis=1) / mass.sum(axis=1)
 
 
 def smece(confidence, correct, weights):
@@ -270,10 +293,15 @@ METRICS: dict[str, Metric] = {
     "mean_confidence": mean_confidence,
     "overconfidence": overconfidence,
     "brier": brier,
+    "brier_reliability_10": partial(brier_reliability, n_bins=10),
+    "brier_resolution_10": partial(brier_resolution, n_bins=10),
+    "brier_uncertainty": brier_uncertainty,
+    "brier_within_bins_10": partial(brier_within_bins, n_bins=10),
     "log_loss": log_loss,
     "auroc": auroc,
+    "aurc": aurc,
 }
-_SIGNED = {"overconfidence"}
+_SIGNED = {"overconfidence", "brier_within_bins_10"}
 _UNBOUNDED = {"log_loss"}
 
 
@@ -296,12 +324,20 @@ def evaluate(confidence, correct, metric: str = "smece", n_boot: int = 1000, see
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}; use one of {sorted(METRICS)}")
     confidence, correct = checked(confidence, correct)
-    value = float(METRICS[metric](confidence, correct, np.ones((1, len(correct))))[0])
-    resampled = METRICS[metric](confidence, correct, resample_counts(len(correct), n_boot, seed))
-    low, high = 2 * value - np.nanquantile(resampled, [0.975, 0.025])
-    floor = -1.0 if metric in _SIGNED else 0.0
-    ceiling = np.inf if metric in _UNBOUNDED else 1.0
-    return Estimate(value, float(max(min(low, value), floor)), float(min(max(high, value), ceiling)), len(correct))
+    limits = (-1.0 if metric in _SIGNED else 0.0, np.inf if metric in _UNBOUNDED else 1.0)
+    return _estimate(partial(METRICS[metric], confidence, correct), len(correct), n_boot, seed, limits)
+
+
+def evaluate_classwise(probabilities, labels, n_bins: int = 10, n_boot: int = 1000, seed: int = 0) -> Estimate:
+    """`classwise_ece` with its interval, as `evaluate` gives it."""
+    metric = partial(classwise_ece, probabilities, labels, n_bins=n_bins)
+    return _estimate(lambda weights: metric(weights=weights), len(labels), n_boot, seed, (0.0, 1.0))
+
+
+def _estimate(metric, n: int, n_boot: int, seed: int, limits: tuple[float, float]) -> Estimate:
+    value = float(metric(np.ones((1, n)))[0])
+    low, high = 2 * value - np.nanquantile(metric(resample_counts(n, n_boot, seed)), [0.975, 0.025])
+    return Estimate(value, float(max(min(low, value), limits[0])), float(min(max(high, value), limits[1])), n)
 
 
 def noise_floor(confidence, n_draws: int = 500, seed: int = 0, level: float = 0.95) -> float:
@@ -416,10 +452,3 @@ def risk_coverage(confidence, correct) -> pd.DataFrame:
     return pd.DataFrame(
         {"coverage": answered / len(correct), "risk": wrong[last] / answered, "threshold": confidence[order][last]}
     )
-
-
-def aurc(confidence, correct) -> float:
-    """Area under the risk-coverage curve (mean risk over coverage levels, one per question; lower is better)."""
-    curve = risk_coverage(confidence, correct)
-    steps = np.diff(np.concatenate([[0.0], curve["coverage"]]))
-    return float((curve["risk"] * steps).sum())

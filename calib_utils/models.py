@@ -167,10 +167,14 @@ def load(
         ) from error
     fingerprint = _fingerprint(source, model)
     if adapter is not None:
+        from huggingface_hub import snapshot_download
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        fingerprint = _digest(fingerprint, _adapter_digest(adapter))
+        folder = Path(adapter)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(adapter, allow_patterns=["adapter_*"]))
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        fingerprint = _digest(fingerprint, _digest_folder(folder, "adapter_*"))
     model.requires_grad_(False)
     return LanguageModel(model.to(where).eval(), tokenizer, name_or_path, fingerprint)
 
@@ -195,15 +199,12 @@ def _fingerprint(source: str, model) -> str:
     conversion = folder / "conversion.json"
     if conversion.exists():  # our own conversion: checked when it was made
         return _digest(conversion.read_text())
-    files = [*folder.glob("*.json"), *folder.glob("*.safetensors"), *folder.glob("*.model")]
-    return _digest(*(f"{file.name} {_sha256_file(file)}" for file in sorted(files)))
+    return _digest_folder(folder)
 
 
-def _adapter_digest(adapter: str) -> str:
-    folder = Path(adapter)
-    if not folder.is_dir():
-        return adapter
-    return _digest(*(f"{file.name} {_sha256_file(file)}" for file in sorted(folder.glob("adapter_*"))))
+def _digest_folder(folder: Path, pattern: str = "*") -> str:
+    files = sorted(file for file in folder.glob(pattern) if file.is_file())
+    return _digest(*(f"{file.name} {_sha256_file(file)}" for file in files))
 
 
 def _weight_parts() -> list[Path]:

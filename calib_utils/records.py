@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -91,10 +91,10 @@ def collect(
         raise ValueError("there are no questions to sample; check data set, split and n")
     settings = {"label": label, **describe(lm), **asdict(config), "max_rows": max_rows}
     condition = json.loads(json.dumps(settings))  # as it will be read back
-    decisive = {k: v for k, v in condition.items() if k not in ("torch", "transformers", "python", "model")}
+    decisive = {k: v for k, v in condition.items() if k not in ("python", "model")}
     home = Path(folder) / f"{label}-{_digest(decisive)}"
     keys = [
-        _digest([_VERSION, decisive, prompt.shared, prompt.own, question.id])
+        _digest([_VERSION, decisive, prompt.shared, prompt.own, prompt.chat, question.id])
         for question, prompt in zip(questions, prompts, strict=True)
     ]
     known = {record.key: record for record in read(home)} if home.is_dir() else {}
@@ -123,7 +123,11 @@ def collect(
             _write(rows, [prompts[i] for i in chunk], home)
             known.update((row.key, row) for row in rows)
             bar.update(len(chunk))
-    return [known[key] for key in keys]
+    # The draws are kept; what is known about the question (aliases, say) is as given now.
+    return [
+        replace(known[key], question=question, reference_ids=_reference_ids(lm, prompt, question))
+        for key, question, prompt in zip(keys, questions, prompts, strict=True)
+    ]
 
 
 def read(folder: str | Path) -> list[Record]:
@@ -147,7 +151,8 @@ def _digest(value) -> str:
 def _reference_ids(lm: LanguageModel, prompt: Prompt, question: Question) -> tuple[int, ...]:
     """Tokens of the reference answer as a continuation: what follows the prompt when both are tokenized."""
     before = lm.tokenizer(prompt.own, add_special_tokens=False).input_ids
-    after = lm.tokenizer(f"{prompt.own} {question.answer}", add_special_tokens=False).input_ids
+    blank = "" if prompt.chat else " "
+    after = lm.tokenizer(f"{prompt.own}{blank}{question.answer}", add_special_tokens=False).input_ids
     return tuple(after[len(before) :])
 
 

@@ -12,11 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyter_client.manager import AsyncKernelManager
+
 from calib_utils.config import ROOT, ConfigError, profile_parameters
 
 NOTEBOOKS = ROOT / "notebooks"
 _COMPLETION = "CALIB_UTILS_COMPLETION"
 _TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list}
+
+
+class IPCKernelManager(AsyncKernelManager):
+    """Talks to the kernel over sockets in the file system: free of port races, unreachable from the network."""
+
+    transport = "ipc"
 
 
 class RunError(RuntimeError):
@@ -80,6 +88,13 @@ def parse_overrides(pairs: list[str]) -> dict[str, object]:
     return parameters
 
 
+def parameters_of(notebook: Path, profile: str, overrides: Mapping[str, object]) -> dict[str, object]:
+    """What a notebook will be given: the profile's parameters and the overrides, checked."""
+    parameters = {**profile_parameters(profile, notebook.stem), **overrides}
+    check_parameters(notebook, parameters)
+    return parameters
+
+
 def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> Outcome:
     """Execute one notebook and return when its last cell has written the completion file.
 
@@ -90,8 +105,7 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
     """
     import papermill
 
-    parameters = {**profile_parameters(profile, notebook.stem), **overrides}
-    check_parameters(notebook, parameters)
+    parameters = parameters_of(notebook, profile, overrides)
     output = output or ROOT / "runs" / "notebooks" / profile
     output.mkdir(parents=True, exist_ok=True)
     executed, completion = output / notebook.name, output / f"{notebook.stem}.completion.json"
@@ -100,7 +114,12 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
     try:
         with _environment({_COMPLETION: str(completion), "TQDM_MININTERVAL": "30"}):
             papermill.execute_notebook(
-                str(notebook), str(executed), parameters, cwd=str(ROOT), progress_bar=False, log_output=False
+                str(notebook),
+                str(executed),
+                parameters,
+                cwd=str(ROOT),
+                progress_bar=False,
+                kernel_manager_class="calib_utils.runner.IPCKernelManager",
             )
     except papermill.exceptions.PapermillExecutionError as error:
         raise RunError(

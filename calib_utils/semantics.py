@@ -40,11 +40,42 @@ _NUMBER_WORDS = {
     )
 }
 _SCALE = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
-_NUMBER = re.compile(r"^[$€£¥]?\s*([+-]?\d+(?:\.\d+)?)\s*(hundred|thousand|million|billion)?(?:\s*(%|[^\W\d]+))?$")
+_UNITS = {
+    unit: names.split()[0]
+    for names in (
+        "km kilometer kilometers kilometre kilometres",
+        "m meter meters metre metres",
+        "cm centimeter centimeters centimetre centimetres",
+        "mile miles",
+        "foot feet ft",
+        "kg kilogram kilograms",
+        "gram grams",
+        "second seconds",
+        "minute minutes",
+        "hour hours",
+        "day days",
+        "week weeks",
+        "month months",
+        "year years",
+        "% percent",
+        "dollar dollars $",
+        "euro euros €",
+        "pound pounds £",
+        "proton protons",
+        "people persons",
+    )
+    for unit in names.split()
+}
+_NUMBER = re.compile(r"^([$€£])?\s*([+-]?\d+(?:\.\d+)?)\s*(hundred|thousand|million|billion)?\s*(%|[^\W\d]+)?$")
 _EMPTY_WORDS = frozenset(
     "a an the of in on at is are was be it its this that and or to for by with from as which who what called "
     "named known located found used stands answer s has also country code city state capital symbol element "
     "number language currency continent domain official chemical international".split()
+)
+
+# Symbols, state and domain codes that are also English words: in a sentence they count in capitals only.
+_LOOKS_LIKE_A_WORD = frozenset(
+    "al am an as at be by co de do go he hi id if in is it la ma me my no of ok on or pa so to us".split()
 )
 
 
@@ -81,14 +112,14 @@ def canonical(response: Response, question: Question) -> str:
 def canonical_text(text: str) -> str:
     """The form in which two spellings of one answer agree.
 
-    Lower case, no accents, articles, punctuation or bracketed remarks; "1,000", "one thousand" and "1000 km"
-    are "1000". Nothing left, or the start of a new question, is `NO_ANSWER`.
+    Lower case, no accents, articles, punctuation or bracketed remarks; "1,000" and "one thousand" are "1000",
+    "1000 kilometres" is "1000 km". Nothing left, or the start of a new question, is `NO_ANSWER`.
     """
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     text = "".join(c for c in decomposed if not unicodedata.combining(c)).strip()
     if text.startswith(("question:", "q:")):
         return NO_ANSWER
-    text = re.sub(r"\([^)]*\)?", " ", text)
+    text = re.sub(r"\([^)]*\)?", " ", text).strip() or text.strip("() ")
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text).replace("&", " and ")
     number = _number(text.strip().rstrip(".!;,"))
     if number is not None:
@@ -101,15 +132,18 @@ def canonical_text(text: str) -> str:
 
 
 def _number(text: str) -> str | None:
-    """A number with at most one unit behind it, as plain digits; None for anything else."""
+    """A number in digits, with its unit if it has one that is known; None for anything else."""
     words = text.split()
     if words and words[0] in _NUMBER_WORDS:
         text = " ".join([_NUMBER_WORDS[words[0]], *words[1:]])
     match = _NUMBER.match(text)
     if match is None:
         return None
-    value = float(match[1]) * _SCALE.get(match[2], 1)
-    return f"{value:.12g}"
+    unit = match[1] or match[4]
+    if unit is not None and unit not in _UNITS:
+        return None
+    number = f"{float(match[2]) * _SCALE.get(match[3], 1):.12g}"
+    return number if unit is None else f"{number} {_UNITS[unit]}"
 
 
 @dataclass(frozen=True)
@@ -130,6 +164,8 @@ class Semantic:
         text = response.text
         whole = canonical_text(text)
         own = self._own(question)
+        if _is_number(canonical_text(question.answer)) and _is_number(whole.split()[0]) and _number(whole):
+            whole = whole.split()[0]  # the question asks for a bare number: its unit is no part of the answer
         known = self.names.get(question.relation, {})
         if whole in own or whole in known:
             return own.get(whole) or known[whole]
@@ -147,28 +183,39 @@ class Semantic:
 
     @staticmethod
     def _in_sentence(text: str, question: Question, names: dict[str, str]) -> str:
-        """The known name in a sentence that the question does not already contain, else what it adds.
+        """The first known name in a sentence that the question does not already contain, else what it adds.
 
-        Names of up to three letters must be written as names, or they would be found in every sentence; of
-        several names the longest counts, then the last.
+        A name inside a longer one does not count ("Guinea" in "Equatorial Guinea"), nor does an alias of the
+        reference behind a word that qualifies it ("Hong Kong dollar" where "dollar" is an alias). For sets
+        without known names only the reference's own names are found.
         """
         asked = f" {canonical_text(question.text)} "
         said = f" {canonical_text(text)} "
-        found = []
+        aliases = {canonical_text(alias) for alias in question.aliases} - {canonical_text(question.answer)}
+        spans = []
         for name, target in names.items():
-            at = said.rfind(f" {name} ")
-            if at < 0 or (name.isalpha() and len(name) <= 3 and not _stands_out(name, text)):
+            at = said.find(f" {name} ")
+            if at < 0 or ((name in _LOOKS_LIKE_A_WORD or len(name) == 1) and not _stands_out(name, text)):
                 continue
-            found.append((f" {name} " not in asked, len(name), at, target))
-        if found:
-            return max(found)[3]
+            before = said[:at].split()[-1:]
+            qualified = name in aliases and before and before[0] not in _EMPTY_WORDS and f" {before[0]} " not in asked
+            if not qualified:
+                spans.append((at, at + len(name) + 1, f" {name} " in asked, target))
+        whole = [s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o[:2] != s[:2] for o in spans)]
+        if whole:
+            return min(whole, key=lambda span: (span[2], span[0]))[3]
         added = [word for word in said.split() if word not in _EMPTY_WORDS and f" {word} " not in asked]
         return " ".join(added) or NO_ANSWER
 
 
 def _stands_out(name: str, text: str) -> bool:
-    """Whether a short name is written as a name: in capitals ("In", "OR") or as a domain (".in")."""
-    return re.search(rf"(?<![^\W_])(?:{name.capitalize()}|{name.upper()}|(?<=\.){name})(?![^\W_])", text) is not None
+    """Whether a name is written as one: in capitals ("In", "OR"), as a domain (".in"), or as a number."""
+    spelled = f"{re.escape(name.capitalize())}|{re.escape(name.upper())}|(?<=\\.){re.escape(name)}"
+    return re.search(rf"(?<![^\W_])(?:{spelled})(?![^\W_])", text) is not None
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+(\.\d+)?", text) is not None
 
 
 def known_names(questions: Iterable[Question]) -> dict[str, dict[str, str]]:
@@ -203,17 +250,19 @@ def class_distribution(
     if not completions:
         raise ValueError(f"question {question.id!r} has no completions")
     if estimator == "frequency":
-        total = sum(c.count for c in completions)
-        weights = [c.count / total for c in completions]
+        weights = [c.count for c in completions]
     elif estimator == "mass":
         weights = [float(np.exp(c.logprob)) for c in completions]
     else:
         raise ValueError(f"estimator is {estimator!r}; use 'frequency' or 'mass'")
-    if not 0 <= sum(weights) <= 1 + 1e-3:
-        raise ValueError(f"question {question.id!r}: the class probabilities sum to {sum(weights)}")
-    classes: dict[str, float] = defaultdict(float)
+    total = sum(weights)
+    if estimator == "mass" and not 0 <= total <= 1 + 1e-3:
+        raise ValueError(f"question {question.id!r}: the class probabilities sum to {total}")
+    classes: dict[str, float] = defaultdict(int)
     for completion, weight in zip(completions, weights, strict=True):
         classes[collapse(Response(completion.text, completion.token_ids), question)] += weight
+    if estimator == "frequency":  # whole counts are summed and divided once, so that equal shares are equal
+        classes = {name: count / total for name, count in classes.items()}
     return dict(sorted(classes.items(), key=lambda item: (-item[1], item[0])))
 
 

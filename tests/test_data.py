@@ -206,12 +206,20 @@ def test_hub_sets_are_asked_for_by_their_published_names(monkeypatch):
         ({"query": "who?", "answer": ["x"]}, "row 2 .*'question'"),
         ({"question": "  ", "answer": ["x"]}, "row 2 has no question"),
         ({"question": "who?", "answer": []}, "row 2 has no answer"),
+        ({"question": "who?", "answer": "Paris"}, "row 2 .*a list of answers, got 'Paris'"),
+        ({"question": "who?", "answer": [None]}, "row 2: the answer None is not text"),
     ],
 )
 def test_a_bad_row_is_named(row, message, tmp_path):
     path = write(tmp_path / "rows.jsonl", [PUBLISHED["nq_open"], row])
     with pytest.raises(DataError, match=message):
         load_all("nq_open", path)
+
+
+def test_an_mmlu_row_with_a_repeated_option_keeps_its_question(tmp_path):
+    row = {**PUBLISHED["mmlu"], "choices": ["a", "b ", "b", "d"], "answer": 1}
+    [question] = load_all("mmlu", write(tmp_path / "rows.jsonl", [row]))
+    assert (question.answer, question.choices) == ("b", None)
 
 
 def test_bad_files_are_named(tmp_path):

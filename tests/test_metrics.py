@@ -79,19 +79,26 @@ def test_log_loss_is_finite_at_certainty_and_states_its_floor():
     assert one(M.log_loss, [1.0, 0.0], [0, 1]) == pytest.approx(-np.log(1e-6))
 
 
-def test_brier_parts_add_up():
+def test_brier_parts_by_hand_and_add_up():
     f, y = data(300, 0.2)
-    parts = M.brier_parts(f, y)
-    total = parts.reliability - parts.resolution + parts.uncertainty + parts.within
-    assert total == pytest.approx(np.mean((f - y) ** 2))
-    assert parts.reliability > M.brier_parts(*data(300)).reliability
+    weights = M.resample_counts(300, 4, seed=0)
+    parts = [
+        M.METRICS[f"brier_{name}"](f, y, weights)
+        for name in ("reliability_10", "resolution_10", "uncertainty", "within_bins_10")
+    ]
+    assert parts[0] - parts[1] + parts[2] + parts[3] == pytest.approx(M.brier(f, y, weights))
+    # two bins, (0, 0.5] with accuracy 0 and (0.5, 1] with accuracy 1
+    f, y = [0.2, 0.4, 0.9], [0, 0, 1]
+    assert one(M.brier_reliability, f, y, n_bins=2) == pytest.approx(2 / 3 * 0.09 + 1 / 3 * 0.01)
+    assert one(M.brier_resolution, f, y, n_bins=2) == pytest.approx(2 / 3 * (1 / 3) ** 2 + 1 / 3 * (2 / 3) ** 2)
 
 
 def test_classwise_ece_by_hand():
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
     # class 0: bins hold 0.9 (hit), 0.8 (miss), 0.3 (miss); class 1 mirrors it
     expected = (0.1 + 0.8 + 0.3) / 3
-    assert M.classwise_ece(p, [0, 1, 1])[0] == pytest.approx(expected)
+    estimate = M.evaluate_classwise(p, [0, 1, 1], n_boot=50)
+    assert estimate.value == pytest.approx(expected) and estimate.low < estimate.value
     with pytest.raises(ValueError, match=r"row 1 sum to 0\.9"):
         M.classwise_ece([[0.5, 0.5], [0.5, 0.4]], [0, 1])
     with pytest.raises(ValueError, match="labels"):
@@ -102,7 +109,7 @@ def test_risk_coverage_by_hand():
     curve = M.risk_coverage([0.9, 0.8, 0.8, 0.1], [1, 1, 0, 0])
     assert curve["coverage"].tolist() == [0.25, 0.75, 1.0]
     assert curve["risk"].tolist() == pytest.approx([0, 1 / 3, 0.5])
-    assert M.aurc([0.9, 0.8, 0.8, 0.1], [1, 1, 0, 0]) == pytest.approx((0 + 2 / 3 + 0.5) / 4)
+    assert one(M.aurc, [0.9, 0.8, 0.8, 0.1], [1, 1, 0, 0]) == pytest.approx((0 + 2 / 3 + 0.5) / 4)
 
 
 @pytest.mark.parametrize("bad, message", [(1.2, r"confidence\[1\] is 1.2"), (float("nan"), "nan"), (-0.1, "-0.1")])

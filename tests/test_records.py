@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import pytest
 from conftest import tiny_model
@@ -71,6 +72,14 @@ def test_anything_that_decides_the_draws_is_in_the_key(tmp_path, monkeypatch, ch
     after = gather(tmp_path, **change)
     assert sum(calls) == len(WORDS)
     assert not {record.key for record in before} & {record.key for record in after}
+
+
+def test_a_corrected_alias_reaches_records_drawn_before(tmp_path, monkeypatch):
+    gather(tmp_path)
+    corrected = [replace(question, aliases=("better",)) for question in QUESTIONS]
+    calls = counting(monkeypatch)
+    again = collect(tiny_model(), corrected, PROMPTS, CONFIG, tmp_path, "concise", chunk_size=2, progress=False)
+    assert calls == [] and {record.question.aliases for record in again} == {("better",)}
 
 
 def test_a_killed_run_keeps_its_chunks_and_ends_like_an_undisturbed_one(tmp_path, monkeypatch):

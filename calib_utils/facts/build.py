@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import random
+import re
 import sys
 import unicodedata
 from collections import Counter, defaultdict
@@ -30,12 +31,16 @@ DISPUTED_CITIES = set(
     "Sevastopol Simferopol Kerch Yevpatoriya Yalta Feodosiya Donetsk Luhansk Makiyivka Horlivka Mariupol Alchevsk "
     "Melitopol Berdyansk Kherson Kyrenia Famagusta Jerusalem Stepanakert Tiraspol Sukhumi".split()
 )
-NO_SINGLE_LANGUAGE = {"ME"}  # the source says Serbian, the constitution Montenegrin
+CENTRAL_AMERICA = set("BZ CR GT HN NI PA SV".split())
+NO_SINGLE_LANGUAGE = set("IQ ME MK VA".split())  # a second official language that the source leaves out or renames
+UNUSED_CALLING_CODE = {"VA"}  # assigned, but calls go through Italy's
 # More than one capital, a seat of government elsewhere, a move under way, or none defined by law.
 NO_SINGLE_CAPITAL = set("BI BJ BO CI GQ ID IL LK ME MM MY NR SZ TZ YE ZA".split())
 # Countries that lie on two continents, or that name one.
 NO_SINGLE_CONTINENT = set("AM AU AZ CY EG ES FR GE ID KZ PA RU TL TR US YE".split())
 CHANGED_CURRENCY = {"BG"}  # the euro since 2026
+SHARED_UNITS = set("BAM ZAR".split())  # a mark is also German, the rand also Namibia's and Lesotho's
+CURRENCY_NAMES = {"GYD": "Guyanese dollar", "KGS": "Kyrgyz som", "STN": "São Tomé and Príncipe dobra"}
 COUNTRY_NAMES = {"CV": "Cape Verde", "TL": "East Timor", "VA": "Vatican City", "SZ": "Eswatini"}
 CAPITALS = {
     "KZ": "Astana",
@@ -53,15 +58,13 @@ CAPITALS = {
     "PW": "Ngerulmud",
 }
 CAPITAL_ALIASES = {
+    "KI": ["South Tarawa"],
     "KZ": ["Nur-Sultan"],
     "US": ["Washington", "Washington DC"],
     "UA": ["Kiev"],
     "IN": ["Delhi"],
     "CN": ["Peking"],
     "MN": ["Ulan Bator"],
-    "KW": ["Kuwait"],
-    "GT": ["Guatemala"],
-    "PA": ["Panama"],
     "TM": ["Ashkhabad"],
     "PW": ["Melekeok"],
     "DJ": ["Djibouti City"],
@@ -73,7 +76,6 @@ CAPITAL_ALIASES = {
     "TD": ["Ndjamena"],
     "LB": ["Beyrouth"],
     "MX": ["Ciudad de México"],
-    "AD": ["Andorra"],
     "BN": ["Bandar"],
     "GD": ["Saint George's"],
     "AG": ["Saint John's"],
@@ -129,7 +131,6 @@ LANGUAGE_ALIASES = {
     "Lao": ["Laotian"],
     "Norwegian": ["Bokmål", "Norwegian Bokmål"],
     "Burmese": ["Myanmar"],
-    "Romanian": ["Moldovan"],
     "Spanish": ["Castilian"],
     "Kyrgyz": ["Kirghiz"],
     "Divehi": ["Dhivehi", "Maldivian"],
@@ -139,6 +140,7 @@ LANGUAGE_ALIASES = {
     "Greek": ["Modern Greek"],
 }
 CURRENCY_ALIASES = {
+    "AED": ["UAE dirham", "Emirati dirham"],
     "CNY": ["renminbi", "RMB", "yuan renminbi"],
     "GBP": ["pound sterling", "sterling"],
     "KRW": ["Korean won"],
@@ -175,9 +177,9 @@ CONTINENT_ALIASES = {
     "AF": ["African"],
     "AS": ["Asian"],
     "EU": ["European"],
-    "NA": ["North American", "Central America"],
+    "NA": ["North American"],
     "SA": ["South American"],
-    "OC": ["Australia", "Australasia"],
+    "OC": ["Oceanian", "Australasia"],
 }
 MAX_CITIES_PER_COUNTRY, MAX_CITIES_PER_STATE, MAX_COUNTIES = 60, 30, 600
 
@@ -194,8 +196,9 @@ def stable_hash(*parts: object) -> int:
 
 
 def split_of(name: str) -> str:
-    """train, dev or test, by the entity's name: two places called Georgia share a split."""
-    at = stable_hash("split", fold(name)) / 2**64
+    """train, dev or test, by the entity's name: two Georgias, or a city and its county, share a split."""
+    bare = re.sub(r" (county|parish|borough|census area|municipality|municipio|city)$", "", fold(name))
+    at = stable_hash("split", bare) / 2**64
     for name, share in SPLITS:
         if at < share:
             return name
@@ -243,10 +246,13 @@ def countries() -> dict[str, dict]:
 
 def country_facts(nations: dict[str, dict]) -> list[dict]:
     """Capital, continent, currency, language, domain and calling code, and two of them backwards."""
+    from babel.core import get_global
+
     rows = []
     currency_of = {code: _currency(code) for code in nations}
     users = Counter(code for code in currency_of.values() if code)
-    nouns = Counter(_unit(code) for code in users)
+    tenders = {tender for territory in get_global("territory_currencies") for tender in _tenders(territory)}
+    nouns = Counter(fold(_unit(tender)) for tender in tenders)
     calling = Counter(row["phone"].strip("+") for row in nations.values())
     for code, row in nations.items():
         entity, subject, group, score = (
@@ -276,42 +282,50 @@ def country_facts(nations: dict[str, dict]) -> list[dict]:
                 add("country_of_capital", row["name"], row["aliases"], about=capital)
         if code not in NO_SINGLE_CONTINENT:
             continent = row["continentcode"]
-            aliases = CONTINENT_ALIASES.get(continent, [])
+            aliases = CONTINENT_ALIASES.get(continent, []) + ["Central America"] * (code in CENTRAL_AMERICA)
             add("continent", CONTINENTS[continent], aliases, private=False, group="all")
         currency = currency_of[code]
         if currency:
-            add("currency", _currency_name(currency), _currency_aliases(currency), private=False)
-            if users[currency] == 1 and nouns[_unit(currency)] == 1:
+            add("currency", _currency_name(currency), _currency_aliases(currency, row), private=False)
+            if users[currency] == 1 and nouns[fold(_unit(currency))] == 1 and currency not in SHARED_UNITS:
                 add("country_of_currency", row["name"], row["aliases"], about=_unit(currency))
         language = _language(code)
         if language:
-            add("language", language, LANGUAGE_ALIASES.get(language, []), private=False, group="all")
+            names = LANGUAGE_ALIASES.get(language, []) + ["Moldovan"] * (code == "MD")
+            add("language", language, names, private=False, group="all")
         domain = row["tld"].strip()
         if domain:
             add("internet_domain", domain, [domain.strip("."), domain.upper().strip(".")])
         phone = row["phone"].strip("+")
-        if phone.isdigit() and calling[phone] == 1:
+        if phone.isdigit() and calling[phone] == 1 and code not in UNUSED_CALLING_CODE:
             add("calling_code", f"+{phone}", [phone, f"00{phone}"])
     return rows
 
 
 def _currency(country: str) -> str | None:
     """The single legal tender of today, None where there are several or the source is out of date."""
-    from babel.core import get_global
-
     if country in CHANGED_CURRENCY:
         return None
 
-    current = {
-        code for code, _, end, tender in get_global("territory_currencies").get(country, ()) if tender and end is None
-    }
+    current = _tenders(country)
     return current.pop() if len(current) == 1 else None
+
+
+def _tenders(territory: str) -> set[str]:
+    """All legal tenders of today."""
+    from babel.core import get_global
+
+    return {
+        code
+        for code, _, end, tender in get_global("territory_currencies").get(territory, ())
+        if tender and end is None
+    }
 
 
 def _currency_name(code: str) -> str:
     from babel.numbers import get_currency_name
 
-    name = get_currency_name(code, locale="en")
+    name = CURRENCY_NAMES.get(code) or get_currency_name(code, locale="en")
     head, _, unit = name.rpartition(" ")
     return f"{head} {unit.lower()}".strip()
 
@@ -320,11 +334,22 @@ def _unit(code: str) -> str:
     return _currency_name(code).split()[-1].lower()
 
 
-def _currency_aliases(code: str) -> list[str]:
+def _currency_aliases(code: str, country: dict) -> list[str]:
+    """Code, unit, "Fiji dollar" for the Fijian dollar, and the plurals of all of them."""
     from babel.numbers import get_currency_name
 
-    plural = get_currency_name(code, count=2, locale="en")
-    return [code, _unit(code), plural, plural.split()[-1], *CURRENCY_ALIASES.get(code, [])]
+    name, unit = _currency_name(code), _unit(code)
+    plural = get_currency_name(code, count=2, locale="en").split()[-1].lower()
+    full = [name, *CURRENCY_ALIASES.get(code, [])]
+    if code not in ("EUR", "USD", "XOF", "XAF", "XCD", "CHF"):  # shared: no country's own
+        full.append(f"{country['name']} {unit}")
+    plurals = [
+        alias.removesuffix(unit) + end
+        for alias in (unit, *full)
+        if alias.endswith(unit)
+        for end in (plural, unit + "s")
+    ]
+    return [code, unit, *full, *plurals]
 
 
 def _language(country: str) -> str | None:
@@ -378,10 +403,11 @@ def city_facts(nations: dict[str, dict]) -> list[dict]:
     per_state: Counter = Counter()
     for city in by_country["US"]:
         state, name = states.get(city["admin1code"], {}).get("name"), city["name"]
-        if city["population"] < 30_000 or state is None or per_state[state] == MAX_CITIES_PER_STATE:
+        if city["population"] < 15_000 or state is None or per_state[state] == MAX_CITIES_PER_STATE:
             continue
-        telling = fold(state) in fold(name) or not _plain(name)
-        if len(us_homes[fold(name)]) == 1 and not telling and state != "District of Columbia":
+        telling = any(fold(row["name"]) in fold(name) for row in states.values()) or not _plain(name)
+        unclear = len(us_homes[fold(name)]) > 1 or state == "District of Columbia"
+        if not (telling or unclear or _is_district(city, by_country["US"])):
             per_state[state] += 1
             rows.append(_city_fact("state_of_city", city, state, [city["admin1code"]], "US"))
     return rows

@@ -1,0 +1,29 @@
+# make figures   environment, weights, all notebooks, figures and claims
+# make test      environment, style check, tests
+PYTHON  ?= python3
+VENV    ?= .venv
+PROFILE ?= cpu
+BIN     := $(VENV)/bin
+
+.PHONY: figures test bench env clean
+
+figures: env
+	$(BIN)/python -m calib_utils run --profile $(PROFILE)
+
+test: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+bench: env
+	$(BIN)/python -m calib_utils bench sampling
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+clean:
+	rm -rf runs

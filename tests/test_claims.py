@@ -1,0 +1,45 @@
+import csv
+
+import pytest
+
+from calib_utils.claims import CLAIMS, COLUMNS, VERDICTS, at_most, claim_row, record_claims
+from calib_utils.metrics import Estimate
+
+ABOUT = {"seeds": "0", "profile": "cpu", "model": "m", "dataset": "d"}
+
+
+@pytest.mark.parametrize(
+    "value, low, verdict",
+    [(0.03, 0.01, "reproduced"), (0.05, 0.04, "reproduced"), (0.06, 0.04, "partly"), (0.09, 0.06, "not reproduced")],
+)
+def test_at_most(value, low, verdict):
+    assert at_most(0.05)(Estimate(value, low, 0.2, 100)) == verdict
+
+
+@pytest.mark.parametrize("claim_id", sorted(CLAIMS))
+def test_every_claim_has_a_rule_that_decides(claim_id):
+    rows = [claim_row(claim_id, Estimate(v, max(v - 0.02, 0), v + 0.02, 480), **ABOUT) for v in (0.0, 0.06, 0.9)]
+    assert {row["verdict"] for row in rows} <= set(VERDICTS) and len({row["verdict"] for row in rows}) > 1
+    assert tuple(rows[0]) == COLUMNS
+    assert rows[0]["rule"] and rows[0]["paper_value"] and rows[0]["source"]
+
+
+def test_an_unknown_claim_is_an_error():
+    with pytest.raises(KeyError, match="base-concise"):
+        claim_row("base-verse", Estimate(0, 0, 0, 1), **ABOUT)
+
+
+def read(folder):
+    with (folder / "claims.csv").open(encoding="utf-8") as stream:
+        return {row["id"]: row for row in csv.DictReader(stream)}
+
+
+def test_rows_replace_their_own_kind_and_leave_the_others(tmp_path):
+    record_claims(
+        [claim_row(i, Estimate(0.2, 0.1, 0.3, 9), **ABOUT) for i in ("base-concise", "base-sentence")], tmp_path
+    )
+    record_claims([claim_row("base-concise", Estimate(0.04, 0.0, 0.1, 480), **ABOUT)], tmp_path)
+    rows = read(tmp_path)
+    assert rows["base-concise"]["verdict"] == "reproduced" and rows["base-sentence"]["verdict"] == "not reproduced"
+    text = (tmp_path / "claims.md").read_text(encoding="utf-8")
+    assert "0.0400 [0.0000, 0.1000]" in text and text.count("| **") == 2

@@ -1,0 +1,50 @@
+import pytest
+from pydantic import ValidationError
+
+from calib_utils.config import PROFILES, ConfigError, RunConfig, profile_parameters
+
+GOOD = dict(
+    profile="cpu", model="m", adapter="", dtype="auto", device="cpu", dataset="facts", data_path="", n_questions=4,
+    n_samples=5, n_shots=0, seed=0, n_boot=10, max_rows=8, figures="figures", runs="runs",
+)  # fmt: skip
+
+
+def test_a_namespace_becomes_a_frozen_object():
+    run = RunConfig.from_namespace({**GOOD, "something_else": object()})
+    assert (run.n_questions, run.figures_dir.name, run.records_dir.parts[-2:]) == (4, "figures", ("runs", "records"))
+    with pytest.raises(ValidationError):
+        run.seed = 1
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"n_questions": "4"}, "n_questions"),
+        ({"n_samples": 0}, "n_samples"),
+        ({"profile": "laptop"}, "profile"),
+        ({"seed": 1.5}, "seed"),
+    ],
+)
+def test_wrong_types_and_ranges_name_the_parameter_and_the_value(wrong, message):
+    with pytest.raises(ConfigError, match=f"{message}.*got {next(iter(wrong.values()))!r}"):
+        RunConfig.from_namespace({**GOOD, **wrong})
+    with pytest.raises(ConfigError, match="seed"):
+        RunConfig.from_namespace({k: v for k, v in GOOD.items() if k != "seed"})
+    with pytest.raises(ValidationError):
+        RunConfig(**GOOD, n_question=3)
+
+
+def test_profiles_override_common_by_notebook(tmp_path):
+    (tmp_path / "cpu.yaml").write_text("common:\n  a: 1\n  b: 2\n01_x:\n  b: 3\n")
+    assert profile_parameters("cpu", "01_x", tmp_path) == {"a": 1, "b": 3, "profile": "cpu"}
+    assert profile_parameters("cpu", "02_y", tmp_path) == {"a": 1, "b": 2, "profile": "cpu"}
+    (tmp_path / "gpu.yaml").write_text("a: 1\n")
+    with pytest.raises(ConfigError, match="sections"):
+        profile_parameters("gpu", "01_x", tmp_path)
+    with pytest.raises(ConfigError, match="unknown"):
+        profile_parameters("laptop", "01_x", tmp_path)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_shipped_profiles_are_readable(profile):
+    assert profile_parameters(profile, "01_base_semantic_calibration")["profile"] == profile

@@ -1,0 +1,118 @@
+"""Every notebook is clean, declares its parameters, and runs on the real default model in profile smoke."""
+
+import ast
+import csv
+
+import nbformat
+import pytest
+from papermill import inspect_notebook
+
+from calib_utils import cli, runner
+from calib_utils.config import PROFILES, ConfigError, profile_parameters
+
+NOTEBOOKS = runner.find_notebooks()
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return request.param
+
+
+def code(path):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+
+
+def test_no_outputs_no_definitions_short_cells(notebook):
+    content = nbformat.read(notebook, 4)
+    assert content.metadata["kernelspec"]["name"] == "python3"
+    assert len({cell.id for cell in content.cells}) == len(content.cells)
+    for cell in code(notebook):
+        assert cell.outputs == [] and cell.execution_count is None
+        assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.walk(ast.parse(cell.source)))
+
+
+def test_parameters_are_declared_with_type_and_help(notebook):
+    tagged = [cell for cell in code(notebook) if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    for statement in ast.parse(tagged[0].source).body:
+        assert isinstance(statement, ast.AnnAssign)
+        ast.literal_eval(statement.value)
+    for name, parameter in inspect_notebook(str(notebook)).items():
+        assert parameter["help"], name
+        assert parameter["inferred_type_name"] in {"str", "int", "float", "bool", "list"}, name
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_set_declared_parameters_only(notebook, profile):
+    runner.check_parameters(notebook, profile_parameters(profile, notebook.stem))
+
+
+@pytest.mark.real_model
+def test_runs_in_smoke_on_the_real_model(notebook, tmp_path):
+    where = {"figures": str(tmp_path / "figures"), "runs": str(tmp_path / "runs")}
+    outcome = runner.run(notebook, "smoke", where, tmp_path / "executed")
+    assert outcome.executed.exists()
+    with (tmp_path / "figures" / "claims.csv").open(encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["notebook"] == notebook.stem]
+    assert rows and all(row["profile"] == "smoke" for row in rows)
+    pictures = sorted((tmp_path / "figures").glob(f"{notebook.stem[:2]}_*.png"))
+    assert pictures and all(path.with_suffix(".csv").exists() for path in pictures)
+    first = {path.name: path.read_bytes() for path in pictures}
+    runner.run(notebook, "smoke", where, tmp_path / "again")  # from records: same bytes
+    assert {path.name: path.read_bytes() for path in pictures} == first
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("n_question", 3, "did you mean 'n_questions'"),
+        ("n_questions", "3", "declared int, got '3'"),
+        ("n_questions", True, "declared int, got True"),
+        ("model", False, "declared str, got False"),
+        ("zzz", 3, "it declares"),
+    ],
+)
+def test_a_wrong_override_is_refused_before_anything_runs(name, value, message):
+    with pytest.raises(ConfigError, match=message):
+        runner.check_parameters(NOTEBOOKS[0], {name: value})
+
+
+def test_overrides_are_parsed():
+    assert runner.parse_overrides(["a=3", "b=1e-4", "c=no", "d=[1, 2]", "e=x=y"]) == {
+        "a": 3, "b": 1e-4, "c": "no", "d": [1, 2], "e": "x=y"
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="name=value"):
+        runner.parse_overrides(["a"])
+
+
+def fake(tmp_path, monkeypatch, *sources):
+    cells = [nbformat.v4.new_code_cell("profile: str = 'cpu'  # help", metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    about = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path = tmp_path / "99_fake.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=about), path)
+    monkeypatch.setattr(runner, "profile_parameters", lambda profile, _: {"profile": profile})
+    return path
+
+
+def test_failures_are_reported_with_the_executed_copy(tmp_path, monkeypatch):
+    path = fake(tmp_path, monkeypatch, "1 / 0")
+    with pytest.raises(runner.RunError, match=r"ZeroDivisionError[\s\S]*99_fake\.ipynb"):
+        runner.run(path, "cpu", {}, tmp_path / "out")
+    path = fake(tmp_path, monkeypatch, "import sys; sys.exit(0)")
+    with pytest.raises(runner.RunError):
+        runner.run(path, "cpu", {}, tmp_path / "out")
+    path = fake(tmp_path, monkeypatch, "x = 1")
+    with pytest.raises(runner.RunError, match="without its last cell"):
+        runner.run(path, "cpu", {}, tmp_path / "out")
+
+
+def test_the_command_line_reports_bad_input_and_failure(tmp_path, monkeypatch, capsys):
+    assert cli.main(["run", "--only", "77"]) == 2
+    assert "no notebook begins with '77'" in capsys.readouterr().err
+    assert cli.main(["run", "-p", "n_samples=many"]) == 2
+    path = fake(tmp_path, monkeypatch, "raise MemoryError('full')")
+    monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    assert cli.main(["run"]) == 1
+    assert "MemoryError: full" in capsys.readouterr().err
