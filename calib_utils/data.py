@@ -103,13 +103,21 @@ def sample_evenly(questions: Sequence[Question], n: int, seed: int) -> list[Ques
     """`n` questions without replacement, as evenly over the relations as their sizes allow."""
     if not 1 <= n <= len(questions):
         raise DataError(f"{n} questions were asked for; there are {len(questions)} (use 1 to {len(questions)})")
+    return take_turns(shuffled_by_relation(questions, random.Random(seed)))[:n]
+
+
+def shuffled_by_relation(questions: Sequence[Question], rng: random.Random) -> list[list[Question]]:
+    """One shuffled list per relation, relations in alphabetical order."""
     groups: dict[str, list[Question]] = defaultdict(list)
     for question in questions:
         groups[question.relation].append(question)
-    rng = random.Random(seed)
-    columns = [rng.sample(group, len(group)) for _, group in sorted(groups.items())]
-    turns = [column[turn] for turn in range(max(map(len, columns))) for column in columns if turn < len(column)]
-    return turns[:n]
+    return [rng.sample(group, len(group)) for _, group in sorted(groups.items())]
+
+
+def take_turns(lists: Sequence[Sequence[Question]]) -> list[Question]:
+    """The first of every list, then the second of every list, and so on until all are empty."""
+    longest = max(map(len, lists), default=0)
+    return [items[turn] for turn in range(longest) for items in lists if turn < len(items)]
 
 
 @cache

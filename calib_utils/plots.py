@@ -11,6 +11,7 @@ import pandas as pd
 
 from calib_utils.metrics import Estimate
 
+_NAMES = {"smece": "smECE"}
 STYLE = str(files("calib_utils") / "calib.mplstyle")
 
 
@@ -53,7 +54,8 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0",
     y = np.arange(len(table)) + offset
     errors = [table["value"] - table["low"], table["high"] - table["value"]]
     ax.errorbar(table["value"], y, xerr=errors, fmt="o", color=color, markersize=4, elinewidth=1.4, label=name)
-    ax.set_yticks(np.arange(len(table)), [f"{a}  (n = {n})" for a, n in zip(table[label], table["n"], strict=True)])
+    names = [f"{_readable(row)}  (n = {n})" for row, n in zip(table[label], table["n"], strict=True)]
+    ax.set_yticks(np.arange(len(table)), names)
     ax.set(xlabel=xlabel, ylim=(len(table) - 0.5, -0.5))
     return ax
 
@@ -63,12 +65,25 @@ def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, tit
     ax = plt.gca() if ax is None else ax
     for i, (name, part) in enumerate(table.groupby(group, sort=False)):
         errors = [part["value"] - part["low"], part["high"] - part["value"]]
-        ax.errorbar(part[x], part["value"], yerr=errors, fmt="o-", color=f"C{i}", capsize=2, markersize=4, label=name)
+        ax.errorbar(
+            part[x],
+            part["value"],
+            yerr=errors,
+            fmt="o-",
+            color=f"C{i}",
+            capsize=2,
+            markersize=4,
+            label=_readable(name),
+        )
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if (table["low"] >= 0).all():
         ax.set_ylim(bottom=0)
     ax.legend()
     return ax
+
+
+def _readable(name: object) -> str:
+    return _NAMES.get(name, str(name).replace("_", " "))
 
 
 def save(figure, path: str | Path, numbers: pd.DataFrame) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 
-from calib_utils.data import Question
+from calib_utils.data import Question, shuffled_by_relation, take_turns
 from calib_utils.sampling import Prompt
 
 # The answer that each style shows in its examples, and the instruction that a chat model gets.
@@ -29,13 +28,9 @@ def pick_shots(train: Sequence[Question], n: int, seed: int) -> list[Question]:
     if not 0 <= n <= len(train):
         raise ValueError(f"{n} few-shot examples were asked for; there are {len(train)} training questions")
     rng = random.Random(seed)
-    groups: dict[str, list[Question]] = defaultdict(list)
-    for question in train:
-        groups[question.relation].append(question)
-    columns = [rng.sample(group, len(group)) for _, group in sorted(groups.items())]
-    rng.shuffle(columns)
-    turns = [c[turn] for turn in range(max(map(len, columns), default=0)) for c in columns if turn < len(c)]
-    shots = turns[:n]
+    relations = shuffled_by_relation(train, rng)
+    rng.shuffle(relations)
+    shots = take_turns(relations)[:n]
     rng.shuffle(shots)
     return shots
 

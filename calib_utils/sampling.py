@@ -294,15 +294,14 @@ class _Tree:
             head = p[:, : logits.shape[1]]
             head.copy_(part)
             best = head.argmax(dim=1).tolist() if greedy else []
-            low, high = torch.aminmax(head, dim=1, keepdim=True)
-            bad = torch.nonzero(~(low.isfinite() & high.isfinite())[:, 0])
+            bad = torch.nonzero(~head.sum(dim=1).isfinite())  # one NaN or infinity spoils the sum
             if len(bad):
                 raise SamplingError(
                     f"the logits of {self.lm.name!r} are NaN or infinite after "
                     f"{self._text(live[start + int(bad[0])].tokens)!r}; load it with dtype='float32' "
                     f"(now {self.lm.dtype}) or check its weights"
                 )
-            head.sub_(high).mul_(scale).exp_()
+            head.sub_(head.amax(dim=1, keepdim=True)).mul_(scale).exp_()
             blocks = p.view(len(part), n_blocks, _BLOCK)
             cumulative = blocks.sum(dim=2).double().cumsum(dim=1).cpu().numpy()
             totals = cumulative[:, -1]
