@@ -16,8 +16,10 @@ from calib_utils.sampling import Prompt, SamplingConfig, sample
 
 
 def by_generate(lm: LanguageModel, prompts: list[Prompt], config: SamplingConfig) -> list[list[str]]:
-    """M completions per prompt by `transformers`' own `generate`, from the same distribution."""
+    """M completions per prompt by `transformers`' own `generate`, with the attention it is fastest with."""
     torch.manual_seed(config.seed)
+    attention = lm.model.config._attn_implementation
+    lm.model.set_attn_implementation("sdpa")
     texts = []
     for prompt in prompts:
         ids = torch.tensor([encode(lm.tokenizer, prompt.shared + prompt.own, prompt.chat)], device=lm.device)
@@ -35,6 +37,7 @@ def by_generate(lm: LanguageModel, prompts: list[Prompt], config: SamplingConfig
                 tokenizer=lm.tokenizer,
             )
         texts.append(lm.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True))
+    lm.model.set_attn_implementation(attention)
     return texts
 
 
@@ -59,7 +62,11 @@ def sampling(
         batch = prompts[turn * n_questions : (turn + 1) * n_questions]
         for method, m in (("merged", 10), ("merged", 50), ("generate", 50)):
             config = SamplingConfig(m, max_new_tokens=MAX_NEW_TOKENS["concise"], seed=turn)
-            mine = batch if method == "merged" else batch[turn * n_generate :][:n_generate]
+            mine = (
+                batch
+                if method == "merged"
+                else batch[turn * n_generate % (n_questions - n_generate + 1) :][:n_generate]
+            )
             started = time.perf_counter()
             sample(lm, mine, config) if method == "merged" else by_generate(lm, mine, config)
             seconds.setdefault((method, m), []).append((time.perf_counter() - started) / len(mine))

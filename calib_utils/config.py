@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "cpu", "gpu")
@@ -26,6 +26,7 @@ class RunConfig(BaseModel):
     profile: Literal["smoke", "cpu", "gpu"]
     model: str
     adapter: str
+    chat: bool
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     device: str
     dataset: str
@@ -66,7 +67,10 @@ class RunConfig(BaseModel):
 
 
 class SamplingStudy(RunConfig):
-    """Parameters of notebook 01: the shared ones and the sensitivity studies."""
+    """Parameters of notebook 01: the shared ones and the sensitivity studies.
+
+    `m_values` are thinned from the M draws, so none may be larger than `n_samples`.
+    """
 
     m_values: list[Positive]
     temperatures: list[Annotated[float, Field(gt=0)]]
@@ -74,6 +78,12 @@ class SamplingStudy(RunConfig):
     n_ablation: Positive
     m_reference: Positive
     n_reference: Positive
+
+    @model_validator(mode="after")
+    def _budgets_are_drawn(self):
+        if max(self.m_values, default=1) > self.n_samples:
+            raise ValueError(f"m_values {self.m_values} go beyond n_samples = {self.n_samples}; lower them")
+        return self
 
 
 def profile_parameters(profile: str, notebook: str, folder: Path = ROOT / "notebooks" / "profiles") -> dict:

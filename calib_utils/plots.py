@@ -61,12 +61,16 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0",
 
 
 def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, title: str = "", ax=None):
-    """Value against `x`, one line per `group`, with 95 % intervals (columns value, low, high)."""
+    """Value against `x`, one line per `group`, with 95 % intervals (columns value, low, high).
+
+    The lines are set apart sideways by a hair, so that intervals at the same `x` stay readable.
+    """
     ax = plt.gca() if ax is None else ax
+    step = 0.012 * (table[x].max() - table[x].min())
     for i, (name, part) in enumerate(table.groupby(group, sort=False)):
         errors = [part["value"] - part["low"], part["high"] - part["value"]]
         ax.errorbar(
-            part[x],
+            part[x] + i * step,
             part["value"],
             yerr=errors,
             fmt="o-",

@@ -1,10 +1,11 @@
 import pytest
 from pydantic import ValidationError
 
-from calib_utils.config import PROFILES, ConfigError, RunConfig, profile_parameters
+from calib_utils.config import PROFILES, ConfigError, RunConfig, SamplingStudy, profile_parameters
 
 GOOD = dict(
-    profile="cpu", model="m", adapter="", dtype="auto", device="cpu", dataset="facts", data_path="", n_questions=4,
+    profile="cpu", model="m", adapter="", chat=False,
+    dtype="auto", device="cpu", dataset="facts", data_path="", n_questions=4,
     n_samples=5, n_shots=0, seed=0, n_boot=10, max_rows=8, figures="figures", runs="runs",
 )  # fmt: skip
 
@@ -32,6 +33,13 @@ def test_wrong_types_and_ranges_name_the_parameter_and_the_value(wrong, message)
         RunConfig.from_namespace({k: v for k, v in GOOD.items() if k != "seed"})
     with pytest.raises(ValidationError):
         RunConfig(**GOOD, n_question=3)
+
+
+def test_budgets_beyond_the_draws_are_an_error():
+    study = dict(temperatures=[1.0], n_temperature=1, n_ablation=1, m_reference=5, n_reference=1)
+    assert SamplingStudy.from_namespace({**GOOD, **study, "m_values": [2, 5]}).m_values == [2, 5]
+    with pytest.raises(ConfigError, match=r"m_values \[5, 10\] go beyond n_samples = 5"):
+        SamplingStudy.from_namespace({**GOOD, **study, "m_values": [5, 10]})
 
 
 def test_profiles_override_common_by_notebook(tmp_path):
