@@ -267,11 +267,13 @@ class _Tree:
                 f"{self.lm.name!r} has layers of type {sorted(self.layer_types - set(masks))}; "
                 "merged-prefix sampling knows full and sliding attention only"
             )
-        mixed = len(self.layer_types) > 1 or self.layer_types == {"sliding_attention"}
+        mask = masks
+        if self.layer_types <= {"full_attention"}:  # a configuration that names no types has one window for all
+            mask = masks["full_attention" if self.layer_types else "sliding_attention"]
         output = self.lm.model(
             input_ids=torch.tensor([ids], device=device),
             position_ids=positions[None],
-            attention_mask=masks if mixed else near[None, None],
+            attention_mask=mask,
             past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=torch.tensor(keep, device=device),

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from calib_utils.models import LanguageModel
 
@@ -44,6 +52,8 @@ def tiny_model(kind: str = "llama", seed: int = 0, scale: float = 1.0) -> Langua
     if kind == "gemma":  # sliding and full attention in turn, with a window shorter than the prompts
         layers = ["sliding_attention", "full_attention"]
         model = Gemma3ForCausalLM(Gemma3TextConfig(**sizes, sliding_window=4, layer_types=layers))
+    elif kind == "mistral":  # one window for all layers
+        model = MistralForCausalLM(MistralConfig(**sizes, sliding_window=4))
     else:
         model = LlamaForCausalLM(LlamaConfig(**sizes))
     with torch.no_grad():
@@ -54,7 +64,7 @@ def tiny_model(kind: str = "llama", seed: int = 0, scale: float = 1.0) -> Langua
     return LanguageModel(model.float().eval(), tiny_tokenizer(), f"tiny-{kind}", f"tiny-{kind}-{seed}-{scale}")
 
 
-@pytest.fixture(params=["llama", "gemma"])
+@pytest.fixture(params=["llama", "gemma", "mistral"])
 def tiny(request) -> LanguageModel:
     return tiny_model(request.param, scale=3.0)
 
