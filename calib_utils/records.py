@@ -97,6 +97,7 @@ def collect(
         _digest([_VERSION, decisive, prompt.shared, prompt.own, prompt.chat, question.id])
         for question, prompt in zip(questions, prompts, strict=True)
     ]
+    references = [_reference_ids(lm, prompt, question) for prompt, question in zip(prompts, questions, strict=True)]
     known = {record.key: record for record in read(home)} if home.is_dir() else {}
     missing = [i for i, key in enumerate(keys) if key not in known]
     with tqdm(
@@ -114,7 +115,7 @@ def collect(
                 Record(
                     questions[i],
                     tuple(completions),
-                    _reference_ids(lm, prompts[i], questions[i]),
+                    references[i],
                     condition,
                     keys[i],
                 )
@@ -125,8 +126,8 @@ def collect(
             bar.update(len(chunk))
     # The draws are kept; what is known about the question (aliases, say) is as given now.
     return [
-        replace(known[key], question=question, reference_ids=_reference_ids(lm, prompt, question))
-        for key, question, prompt in zip(keys, questions, prompts, strict=True)
+        replace(known[key], question=question, reference_ids=reference)
+        for key, question, reference in zip(keys, questions, references, strict=True)
     ]
 
 
