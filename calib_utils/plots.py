@@ -86,6 +86,19 @@ def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, tit
     return ax
 
 
+def confidence_histogram(table: pd.DataFrame, title: str, xlabel: str, ax=None):
+    """Shares of right and of wrong answers against confidence (`metrics.confidence_histogram`)."""
+    ax = plt.gca() if ax is None else ax
+    edges = [*table["low"], table["high"].iloc[-1]]
+    for name, color in (("right", "C0"), ("wrong", "C1")):
+        label = f"{name} (n = {table['n_' + name].iloc[0]})"
+        ax.stairs(table[name], edges, color=color, fill=True, alpha=0.25)
+        ax.stairs(table[name], edges, color=color, linewidth=1.6, label=label)
+    ax.set(xlim=(edges[0], 1), xlabel=xlabel, ylabel="share of the right, or of the wrong, answers", title=title)
+    ax.legend(loc="upper left")
+    return ax
+
+
 def _readable(name: object) -> str:
     return _NAMES.get(name, str(name).replace("_", " "))
 

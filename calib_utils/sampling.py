@@ -6,7 +6,8 @@ import hashlib
 import inspect
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -133,13 +134,66 @@ def sample(
     return done
 
 
+def option_logprobs(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    options: Sequence[Sequence[str]],
+    ending: str = "",
+    max_rows: int = 128,
+) -> list[np.ndarray]:
+    """log p(option | prompt) of every option of every prompt: the sum over the option's tokens.
+
+    Tokens that options of one prompt have in common are computed once, as is `shared` of all prompts.
+
+    Parameters
+    ----------
+    options : per prompt the texts that may follow it, with their leading blank if the prompt wants one: full
+        answers or labels such as `" A"`.
+    ending : text that ends an answer (`"\n"`, or the tokenizer's end token), scored with every option: without
+        it an option that begins another one ("Niger", "Nigeria") can never be less probable than it.
+    max_rows : most tokens forwarded together.
+
+    Returns
+    -------
+    One array (number of options,) of natural logarithms per prompt.
+
+    Raises
+    ------
+    ValueError : an option that is empty, or stands twice.
+    SamplingError : as `sample`.
+    """
+    if len(prompts) != len(options):
+        raise ValueError(f"{len(prompts)} prompts but {len(options)} lists of options")
+    paths, scored, names = {}, {}, []
+    for i, (prompt, texts) in enumerate(zip(prompts, options, strict=True)):
+        if len(set(texts)) < max(len(texts), 1) or not all(text.strip() for text in texts):
+            raise ValueError(f"options {list(texts)} of {prompt.own!r} are none, empty or repeated")
+        before = encode(lm.tokenizer, prompt.shared + prompt.own, prompt.chat)
+        whole = [_split(lm.tokenizer, replace(prompt, own=prompt.own + text + ending)) for text in texts]
+        common = min(_agree(before, [*shared, *own]) for shared, own in whole)
+        for j, (shared, own) in enumerate(whole):
+            names.append((i, j))
+            paths.setdefault(shared, {})[len(names) - 1] = own
+            scored[len(names) - 1] = len(shared) + len(own) - common
+    result = [np.empty(len(texts)) for texts in options]
+    for shared, own in paths.items():
+        tree = _Tree(lm, SamplingConfig(1, max_new_tokens=1), max_rows, shared, own)
+        for at, logprob in tree.path_logprobs(scored).items():
+            result[names[at][0]][names[at][1]] = logprob
+    return result
+
+
+def _agree(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common beginning of two sequences."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
 def _split(tokenizer, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Token ids of a prompt as (shared, own): the whole text is tokenized, and cut where it leaves `shared`."""
     whole = encode(tokenizer, prompt.shared + prompt.own, prompt.chat)
     shared = encode(tokenizer, prompt.shared, prompt.chat) if prompt.shared else []
-    cut = 0
-    while cut < min(len(shared), len(whole) - 1) and shared[cut] == whole[cut]:
-        cut += 1
+    cut = _agree(shared, whole[:-1])
     return tuple(whole[:cut]), tuple(whole[cut:])
 
 
@@ -183,15 +237,8 @@ class _Tree:
         while live or waiting:
             joining, ids, depths, above, ends = self._admit(waiting, len(live))
             seen = self._forget(seen)
-            # New columns: one per live end, then the joining paths.
-            n_old, n_live, n_new = seen.shape[1], len(live), len(ids)
-            grid = torch.zeros(n_live + n_new, n_old + n_live + n_new, dtype=torch.bool)
-            grid[:n_live, n_old : n_old + n_live] = torch.eye(n_live, dtype=torch.bool)
-            grid[n_live:, : len(self.shared)] = True
-            for row, columns in enumerate(above):
-                grid[n_live + row, torch.tensor(columns) + n_old + n_live] = True
-            grid = grid.to(device)
-            grid[:n_live, :n_old] = seen
+            n_live = len(live)
+            grid = self._grid(seen, n_live, above)
             where = torch.cat([positions, torch.tensor(depths, dtype=torch.long, device=device)])
             self.key_positions = torch.cat([self.key_positions, where])
             keep = [*range(n_live), *(n_live + end for end in ends)]
@@ -211,6 +258,46 @@ class _Tree:
             live = children[: self.max_rows]
             rows = ends_at[torch.tensor(parents[: self.max_rows], dtype=torch.long, device=device)]
             seen, positions = grid[rows], where[rows] + 1
+
+    def path_logprobs(self, scored: dict[int, int]) -> dict[int, float]:
+        """Log-probability of the last `scored[i]` tokens of every path `own[i]`, given what stands before them."""
+        device, result = self.lm.device, {}
+        waiting = deque(_Node(i, (), 1, 0.0) for i in self.own)
+        nothing = torch.zeros(0, len(self.shared), dtype=torch.bool, device=device)
+        while waiting:
+            joining, ids, depths, above, ends = self._admit(waiting, 0)
+            where = torch.tensor(depths, dtype=torch.long, device=device)
+            self.key_positions = torch.cat([self.key_positions, where])
+            wanted: dict[tuple[int, int], float] = {}  # (column, next token) -> log-probability
+            chains = {}
+            for node, end in zip(joining, ends, strict=True):
+                columns = above[end][-scored[node.prompt] - 1 :]
+                chains[node.prompt] = [(at, ids[after]) for at, after in pairwise(columns)]
+                wanted.update(dict.fromkeys(chains[node.prompt]))
+            keep = sorted({at for at, _ in wanted})
+            logits = self._forward(ids, where, self._grid(nothing, 0, above), keep)
+            row = {at: i for i, at in enumerate(keep)}
+            for start in range(0, len(keep), _SLICE):
+                logprobs = logits[start : start + _SLICE].float().log_softmax(dim=1)
+                self._check_finite(logprobs, [[ids[at]] for at in keep[start : start + _SLICE]])
+                inside = [pair for pair in wanted if start <= row[pair[0]] < start + _SLICE]
+                values = logprobs[[row[at] - start for at, _ in inside], [token for _, token in inside]]
+                wanted.update(zip(inside, values.tolist(), strict=True))
+            result.update({i: sum(wanted[pair] for pair in chain) for i, chain in chains.items()})
+            self._forget(nothing.new_zeros(0, len(self.key_positions)))
+        return result
+
+    def _grid(self, seen: torch.Tensor, n_live: int, above: list[list[int]]) -> torch.Tensor:
+        """What the new columns (one per live end, then the packed paths) attend to, themselves included."""
+        n_old, n_new = seen.shape[1], len(above)
+        grid = torch.zeros(n_live + n_new, n_old + n_live + n_new, dtype=torch.bool)
+        grid[:n_live, n_old : n_old + n_live] = torch.eye(n_live, dtype=torch.bool)
+        grid[n_live:, : len(self.shared)] = True
+        for row, columns in enumerate(above):
+            grid[n_live + row, torch.tensor(columns) + n_old + n_live] = True
+        grid = grid.to(self.lm.device)
+        grid[:n_live, :n_old] = seen
+        return grid
 
     def _admit(self, waiting: deque, n_live: int):
         """Take nodes from `waiting` while rows are free, and pack their paths as one trie.
@@ -296,13 +383,7 @@ class _Tree:
             head = p[:, : logits.shape[1]]
             head.copy_(part)
             best = head.argmax(dim=1).tolist() if greedy else []
-            bad = torch.nonzero(~head.sum(dim=1).isfinite())  # one NaN or infinity spoils the sum
-            if len(bad):
-                raise SamplingError(
-                    f"the logits of {self.lm.name!r} are NaN or infinite after "
-                    f"{self._text(live[start + int(bad[0])].tokens)!r}; load it with dtype='float32' "
-                    f"(now {self.lm.dtype}) or check its weights"
-                )
+            self._check_finite(head, [node.tokens for node in live[start : start + _SLICE]])
             head.sub_(head.amax(dim=1, keepdim=True)).mul_(scale).exp_()
             blocks = p.view(len(part), n_blocks, _BLOCK)
             cumulative = blocks.sum(dim=2).double().cumsum(dim=1).cpu().numpy()
@@ -328,6 +409,14 @@ class _Tree:
             distinct, first, counts = np.unique(draws, axis=1, return_index=True, return_counts=True)
             for (row, token), at, count in zip(distinct.T, first, counts, strict=True):
                 yield start + int(row), int(token), int(count), float(chances[at])
+
+    def _check_finite(self, rows: torch.Tensor, after: Sequence[Sequence[int]]) -> None:
+        bad = torch.nonzero(~rows.sum(dim=1).isfinite())  # one NaN or infinity spoils the sum
+        if len(bad):
+            raise SamplingError(
+                f"the logits of {self.lm.name!r} are NaN or infinite after {self._text(after[int(bad[0])])!r}; "
+                f"load it with dtype='float32' (now {self.lm.dtype}) or check its weights"
+            )
 
     def _uniforms(self, node: _Node) -> np.ndarray:
         path = [self.config.seed, *self.shared, *self.own[node.prompt], -1, *node.tokens]

@@ -350,3 +350,30 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
     if not rows:
         raise ValueError("there are no records to score")
     return pd.DataFrame(rows)
+
+
+def score_options(questions: Sequence[Question], logprobs: Sequence[np.ndarray]) -> pd.DataFrame:
+    """One row per multiple-choice question: the top option, its probability and whether it is right.
+
+    `logprobs` are log p(option | prompt) in the order of `question.choices` (`sampling.option_logprobs`); they are
+    renormalised over the options. Columns: question_id, relation, prediction, reference, confidence in (0, 1],
+    correct, p_reference. A question without options raises ValueError.
+    """
+    rows = []
+    for question, values in zip(questions, logprobs, strict=True):
+        if question.choices is None or len(values) != len(question.choices):
+            raise ValueError(f"question {question.id!r} has the options {question.choices}, got {len(values)} values")
+        p = np.exp(values - np.logaddexp.reduce(values))
+        prediction = question.choices[int(np.argmax(p))]
+        rows.append(
+            {
+                "question_id": question.id,
+                "relation": question.relation,
+                "prediction": prediction,
+                "reference": question.answer,
+                "confidence": float(min(p.max(), 1.0)),
+                "correct": int(prediction == question.answer),
+                "p_reference": float(p[question.choices.index(question.answer)]),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from calib_utils.claims import CLAIMS, COLUMNS, VERDICTS, at_most, claim_row, record_claims
+from calib_utils.claims import CLAIMS, COLUMNS, VERDICTS, above, at_most, claim_row, record_claims
 from calib_utils.metrics import Estimate
 
 ABOUT = {"seeds": "0", "profile": "cpu", "model": "m", "dataset": "d"}
@@ -18,15 +18,35 @@ def test_at_most(value, low, verdict):
 
 @pytest.mark.parametrize("claim_id", sorted(CLAIMS))
 def test_every_claim_has_a_rule_that_decides(claim_id):
-    rows = [claim_row(claim_id, Estimate(v, max(v - 0.02, 0), v + 0.02, 480), **ABOUT) for v in (0.0, 0.06, 0.9)]
+    met = dict.fromkeys(CLAIMS[claim_id].conditions, True)
+    rows = [claim_row(claim_id, Estimate(v, v - 0.02, v + 0.02, 480), met, **ABOUT) for v in (0.0, 0.06, 0.9)]
     assert {row["verdict"] for row in rows} <= set(VERDICTS) and len({row["verdict"] for row in rows}) > 1
     assert tuple(rows[0]) == COLUMNS
     assert rows[0]["rule"] and rows[0]["paper_value"] and rows[0]["source"]
 
 
+@pytest.mark.parametrize("low, value, verdict", [(0.1, 0.2, "reproduced"), (-0.1, 0.1, "partly"), (0.0, 0.0, None)])
+def test_above(low, value, verdict):
+    assert above(0.0)(Estimate(value, low, 0.3, 100)) == (verdict or "not reproduced")
+
+
 def test_an_unknown_claim_is_an_error():
     with pytest.raises(KeyError, match="base-concise"):
         claim_row("base-verse", Estimate(0, 0, 0, 1), **ABOUT)
+
+
+def test_a_condition_that_fails_leaves_a_claim_partly_reproduced():
+    clear = Estimate(0.2, 0.1, 0.3, 9)
+    conditions = CLAIMS["dpo-breaks"].conditions
+    assert claim_row("dpo-breaks", clear, dict.fromkeys(conditions, True), **ABOUT)["verdict"] == "reproduced"
+    row = claim_row("dpo-breaks", clear, {conditions[0]: True, conditions[1]: False}, **ABOUT)
+    assert row["verdict"] == "partly" and f"{conditions[1]}: no" in row["conditions"]
+    assert (
+        claim_row("dpo-breaks", Estimate(-0.1, -0.2, 0.1, 9), dict.fromkeys(conditions, True), **ABOUT)["verdict"]
+        == "not reproduced"
+    )
+    with pytest.raises(ValueError, match="has the conditions"):
+        claim_row("dpo-breaks", clear, **ABOUT)
 
 
 def read(folder):

@@ -7,7 +7,9 @@ import torch
 from conftest import tiny_model, tiny_tokenizer
 
 from calib_utils import models
+from calib_utils.data import Question
 from calib_utils.models import ModelError, encode, load
+from calib_utils.prompts import build_prompts
 from calib_utils.sampling import Prompt, SamplingConfig, sample
 
 
@@ -65,7 +67,7 @@ def test_pickled_weights_are_refused(folder):
 
 def test_unknown_names_dtypes_and_devices_are_errors(folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match="neither 'gemma-3-270m'"):
+    with pytest.raises(ModelError, match="neither one of"):
         load("no/such-model", device="cpu")
     with pytest.raises(ValueError, match="dtype 'int8'"):
         load(str(folder), dtype="int8", device="cpu")
@@ -113,14 +115,14 @@ def test_missing_wheels_name_both_remedies(tmp_path, monkeypatch):
 
 def test_damaged_weights_are_refused_and_leave_nothing(tmp_path, monkeypatch):
     parts = []
-    for i, part in enumerate(models._weight_parts()):
+    for i, part in enumerate(models._weight_parts(models.BUNDLED[models.DEFAULT_MODEL])):
         parts.append(tmp_path / f"part{i}")
         shutil.copy(part, parts[-1])
     with parts[2].open("r+b") as stream:
         stream.seek(1000)
         stream.write(b"\0\1\2\3")
     monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path / "cache"))
-    monkeypatch.setattr(models, "_weight_parts", lambda: parts)
+    monkeypatch.setattr(models, "_weight_parts", lambda _: parts)
     with pytest.raises(ModelError, match="checksum"):
         load()
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
@@ -131,9 +133,9 @@ def _convert_slowly(cache, log):
     import time
 
     os.environ[models.CACHE_VARIABLE] = str(cache)
-    models._weight_parts = lambda: []
+    models._weight_parts = lambda _: []
 
-    def convert(_, target):
+    def convert(_, __, target):
         with log.open("a") as stream:
             stream.write("x")
         time.sleep(0.5)
@@ -169,3 +171,13 @@ def test_the_default_model_answers_and_needs_its_bos(default_model):
     ids = encode(default_model.tokenizer, shots + prompt.own)
     assert ids[0] == default_model.tokenizer.bos_token_id
     assert right(ids) > 2 * right(ids[1:])
+
+
+@pytest.mark.real_model
+def test_the_released_aligned_model_follows_its_chat_template():
+    lm = load("smollm2-135m-instruct")
+    question = Question("1", "What is the capital of France?", "Paris", "capital", "test", "It is Paris.")
+    asked = build_prompts([question], [], "sentence", lm.tokenizer)
+    assert asked[0].chat and asked[0].own.endswith("<|im_start|>assistant\n")
+    drawn = sample(lm, asked, SamplingConfig(1, 0.0, 24))[0][0]
+    assert "Paris" in drawn.text and drawn.finished

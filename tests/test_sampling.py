@@ -5,7 +5,7 @@ from conftest import WORDS, tiny_model
 from scipy.stats import chi2, chi2_contingency
 
 from calib_utils import bench
-from calib_utils.sampling import Prompt, SamplingConfig, SamplingError, sample
+from calib_utils.sampling import Prompt, SamplingConfig, SamplingError, option_logprobs, sample
 
 PROMPT = Prompt("Q red A blue Q two A one ", "Q green A")
 SHORT = SamplingConfig(n_samples=50, max_new_tokens=2, stop=("#",))
@@ -169,3 +169,23 @@ def test_an_empty_prompt_and_no_rows_are_errors(tiny):
         sample(tiny, [Prompt("", "")], SHORT)
     with pytest.raises(ValueError, match="max_rows"):
         sample(tiny, [PROMPT], SHORT, max_rows=0)
+
+
+@pytest.mark.parametrize("max_rows", [1, 7, 128])
+def test_option_log_probabilities_agree_with_a_plain_forward(tiny, max_rows):
+    prompts = [PROMPT, Prompt("", "Q one A"), Prompt(PROMPT.shared, "Q two two A")]
+    options = [[" red", " red blue", " green # one"], [" yes", " no"], [" blue", " one two"]]
+    measured = option_logprobs(tiny, prompts, options, ending=" <eos>", max_rows=max_rows)
+    for prompt, texts, values in zip(prompts, options, measured, strict=True):
+        for text, value in zip(texts, values, strict=True):
+            ids, total = prompt_ids(tiny, prompt), 0.0
+            for token in tiny.tokenizer(text + " <eos>", add_special_tokens=False).input_ids:
+                total += np.log(next_probabilities(tiny, ids)[token])
+                ids = [*ids, token]
+            assert value == pytest.approx(total, abs=1e-4)
+
+
+def test_options_must_be_there_and_distinct(tiny):
+    for wrong in ([], [" red", " red"], [" red", " "]):
+        with pytest.raises(ValueError, match="none, empty or repeated"):
+            option_logprobs(tiny, [PROMPT], [wrong])

@@ -1,0 +1,500 @@
+"""Training: a lineage of stages (base -> SFT -> DPO or GRPO), run with trl and peft, each stage cached."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock
+from tqdm import tqdm
+from transformers import PrinterCallback, TrainerCallback
+
+from calib_utils import models, prompts
+from calib_utils.data import DataError, Question
+from calib_utils.models import LanguageModel
+from calib_utils.records import collect
+from calib_utils.sampling import Prompt, SamplingConfig, sample
+from calib_utils.semantics import NO_ANSWER, Collapse, Response
+
+_VERSION = 1  # part of every key: change it when the same stage would train differently
+_DRAWS = 8  # samples per question among which a rejected answer is looked for
+STYLE = "concise"
+METHODS = ("sft", "dpo", "grpo")
+REJECTED = ("samples", "distractors")
+
+
+class TrainingError(RuntimeError):
+    """A stage cannot be trained, or its training went wrong; the message names the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a lineage, as data. The parent is what it starts from; None is the base model.
+
+    Attributes
+    ----------
+    method : ``"sft"``, cross-entropy on reference answers; ``"dpo"``, direct preference optimisation of the
+        reference over a wrong answer (Rafailov et al., 2023); ``"grpo"``, group-relative policy optimisation
+        (Shao et al., 2024) with reward [B(answer) = B(reference)].
+    steps : optimisation steps: the strength.
+    learning_rate : constant, AdamW.
+    parent : the stage before this one.
+    first, n_questions : the window of the training questions that it sees: the data size.
+    batch_size : questions in a step.
+    beta : weight of the KL penalty towards the parent (DPO: its inverse temperature); unused by SFT.
+    rejected : DPO only: ``"samples"``, wrong answers drawn from the parent itself, or ``"distractors"``, options
+        of the multiple-choice form.
+    group_size : GRPO only: answers drawn per question and step.
+    keep : earlier steps whose weights are kept too, for curves against strength.
+    lora_rank : rank of the LoRA adapter on all linear layers; 0 trains all weights.
+    seed : order of the questions, initial adapter, draws.
+    """
+
+    method: str
+    steps: int
+    learning_rate: float
+    parent: Stage | None = None
+    first: int = 0
+    n_questions: int = 320
+    batch_size: int = 8
+    beta: float = 0.1
+    rejected: str = "samples"
+    group_size: int = 8
+    keep: tuple[int, ...] = ()
+    lora_rank: int = 16
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}; use one of {METHODS}")
+        if self.rejected not in REJECTED:
+            raise ValueError(f"rejected is {self.rejected!r}; use one of {REJECTED}")
+        for name in ("steps", "n_questions", "batch_size", "group_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.method == "grpo" and self.group_size < 2:
+            raise ValueError("group_size is 1; a group-relative advantage needs at least 2 answers a question")
+        if not (self.learning_rate > 0 and self.beta >= 0 and self.lora_rank >= 0 and self.first >= 0):
+            raise ValueError(f"learning_rate must be positive, beta, lora_rank and first not negative: {self}")
+        if not all(0 < step < self.steps for step in self.keep):
+            raise ValueError(f"keep is {self.keep}; its steps must lie between 0 and steps = {self.steps}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished stage.
+
+    Attributes
+    ----------
+    stage : what was trained.
+    key : hash of everything that determines the weights, parents included.
+    folder : holds `step-N/` (adapter or whole model) for every kept step, `log.csv` and `stage.json`.
+    base : name of the model below the adapter: the base model, or the folder of a fully trained parent.
+    dtype, device : how to load it.
+    """
+
+    stage: Stage
+    key: str
+    folder: Path
+    base: str
+    dtype: str
+    device: str
+
+    @property
+    def log(self) -> pd.DataFrame:
+        """One row per step: loss, and what the method reports (log-probabilities of chosen and rejected, reward)."""
+        return pd.read_csv(self.folder / "log.csv")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the weights are there."""
+        return (self.folder / "stage.json").exists()
+
+    def where(self, step: int | None = None) -> tuple[str, str | None]:
+        """Model and adapter after `step` (the last one by default), for `models.load`; KeyError if not kept."""
+        step = self.stage.steps if step is None else step
+        if step not in (*self.stage.keep, self.stage.steps):
+            raise KeyError(f"step {step} of {self.stage.method} was not kept; kept: {self.stage.keep}")
+        folder = str(self.folder / f"step-{step}")
+        return (self.base, folder) if self.stage.lora_rank else (folder, None)
+
+    def load(self, step: int | None = None) -> LanguageModel:
+        """The model after `step`, with the adapter merged into the weights."""
+        name, adapter = self.where(step)
+        return models.load(name, self.dtype, self.device, adapter)
+
+
+def train(
+    stage: Stage,
+    base: LanguageModel,
+    questions: Sequence[Question],
+    collapse: Collapse,
+    folder: str | Path,
+    chat: bool = False,
+    progress: bool = True,
+) -> Trained:
+    """Train `stage` and the stages it comes from, or find them finished in `folder`.
+
+    A stage is trained zero-shot in style `concise`. It resumes from its last checkpoint after a kill: same
+    order of questions, same optimiser state. Finished weights appear under their final name at once or not at all.
+
+    Parameters
+    ----------
+    base : the model that the lineage starts from; it is loaded anew for training and left alone.
+    questions : training questions in a fixed order; each stage sees its window of them.
+    collapse : B, which decides what is right: rewards, and which samples are wrong.
+    folder : finished stages, checkpoints, and the draws that preference pairs are made of.
+    chat : use the tokenizer's chat template.
+
+    Raises
+    ------
+    DataError : a question outside the train split, or a window with fewer questions than asked for.
+    TrainingError : unusable pairs, an empty completion, a diverged run, a reward that never varied.
+    """
+    folder = Path(folder)
+    parent = None if stage.parent is None else train(stage.parent, base, questions, collapse, folder, chat, progress)
+    own = _window(stage, questions)
+    asked = prompts.build_prompts(own, [], STYLE, base.tokenizer if chat else None)
+    key = _digest(_VERSION, _described(stage, parent), models.describe(base), asked, [asdict(q) for q in own])
+    below = base.name if parent is None else parent.where()[0]
+    done = Trained(stage, key, folder / f"{stage.method}-{key}", below, base.dtype, str(base.device))
+    if done.finished:
+        return done
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(done.folder) + ".lock"):
+        if not done.finished:
+            _fit(done, base, parent, own, asked, collapse, progress)
+    return done
+
+
+def _window(stage: Stage, questions: Sequence[Question]) -> Sequence[Question]:
+    own = questions[stage.first : stage.first + stage.n_questions]
+    strangers = [question.id for question in own if question.split != "train"]
+    if strangers:
+        raise DataError(f"training questions must come from the train split; {strangers[0]!r} does not")
+    if len(own) < stage.n_questions:
+        raise DataError(
+            f"{stage.method} asks for {stage.n_questions} questions from number {stage.first} on; there are "
+            f"{len(questions)} in all: lower n_questions or first"
+        )
+    return own
+
+
+def _described(stage: Stage, parent: Trained | None) -> dict:
+    return {**asdict(replace(stage, parent=None)), "parent": parent and parent.key}
+
+
+def _digest(*parts) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
+
+
+def preference_pairs(records: Sequence, collapse: Collapse, seed: int = 0) -> list[tuple[Question, str]]:
+    """(question, rejected answer) per record: one wrong answer out of the model's own draws, in proportion to
+    how often each was drawn. Questions that were never answered wrongly, and drafts that end without an answer,
+    give no pair.
+
+    Raises TrainingError when no record holds a wrong answer.
+    """
+    pairs = []
+    for record in records:
+        question = record.question
+        right = collapse(Response(question.answer, record.reference_ids), question)
+        classes = [collapse(Response(c.text, c.token_ids), question) for c in record.completions]
+        wrong = [
+            c
+            for c, name in zip(record.completions, classes, strict=True)
+            if name not in (right, NO_ANSWER) and c.finished and c.text.strip()
+        ]
+        if wrong:
+            rng = np.random.default_rng([seed, *question.id.encode()])
+            counts = np.array([c.count for c in wrong])
+            pairs.append((question, wrong[rng.choice(len(wrong), p=counts / counts.sum())].text.strip()))
+    if not pairs:
+        raise TrainingError("no draw was wrong: there is nothing to reject; take harder or more questions")
+    return pairs
+
+
+def distractor_pairs(questions: Sequence[Question], seed: int = 0) -> list[tuple[Question, str]]:
+    """(question, rejected answer) per question: one of its wrong options; TrainingError if it has no options."""
+    pairs = []
+    for question in questions:
+        wrong = [choice for choice in question.choices or () if choice != question.answer]
+        if not wrong:
+            raise TrainingError(f"question {question.id!r} has no wrong options; use rejected='samples'")
+        rng = np.random.default_rng([seed, *question.id.encode()])
+        pairs.append((question, wrong[rng.integers(len(wrong))]))
+    return pairs
+
+
+def check_pairs(pairs: Sequence[tuple[Question, str]], collapse: Collapse) -> None:
+    """Raise TrainingError for an empty rejected answer or one that means the same as the reference."""
+    for question, rejected in pairs:
+        if not rejected.strip():
+            raise TrainingError(f"question {question.id!r}: the rejected answer is empty; drop the pair")
+        right = collapse(Response(question.answer), question)
+        if collapse(Response(rejected), question) == right:
+            raise TrainingError(
+                f"question {question.id!r}: chosen {question.answer!r} and rejected {rejected!r} are the same "
+                f"answer ({right!r}); drop the pair or change the collapse function"
+            )
+
+
+def _examples(stage, base, parent, own, asked, collapse, folder, progress) -> list[dict]:
+    """Rows for trl: prompt and completion, or prompt, chosen and rejected, or prompt and question id."""
+    text = {q.id: prompt_text(base.tokenizer, prompt) for q, prompt in zip(own, asked, strict=True)}
+    blank = "" if asked[0].chat else " "
+    if stage.method == "sft":
+        return [_filled(base, {"prompt": text[q.id], "completion": blank + q.answer}) for q in own]
+    if stage.method == "grpo":
+        return [{"prompt": text[q.id], "id": q.id} for q in own]
+    if stage.rejected == "samples":
+        config = SamplingConfig(_DRAWS, 1.0, prompts.MAX_NEW_TOKENS[STYLE], prompts.STOP, stage.seed)
+        drawer = base if parent is None else parent.load()
+        drawn = collect(drawer, own, asked, config, folder / "draws", label=STYLE, progress=progress)
+        pairs = preference_pairs(drawn, collapse, stage.seed)
+    else:
+        pairs = distractor_pairs(own, stage.seed)
+    check_pairs(pairs, collapse)
+    return [
+        _filled(base, {"prompt": text[q.id], "chosen": blank + q.answer, "rejected": blank + rejected})
+        for q, rejected in pairs
+    ]
+
+
+def _filled(base: LanguageModel, example: dict) -> dict:
+    """The example itself; TrainingError when a completion has no tokens."""
+    for name, text in example.items():
+        if not base.tokenizer(text, add_special_tokens=False).input_ids:
+            raise TrainingError(f"the {name} of {example['prompt']!r} has no tokens: {text!r}; drop the question")
+    return example
+
+
+def prompt_text(tokenizer, prompt: Prompt) -> str:
+    """The prompt as text that `tokenizer(text)` turns into what the sampler uses: BOS once or not at all."""
+    text, bos = prompt.shared + prompt.own, tokenizer.bos_token or ""
+    wanted = models.encode(tokenizer, text, prompt.chat)
+    for candidate in (text, bos + text, text.removeprefix(bos)):
+        if tokenizer(candidate).input_ids == wanted:
+            return candidate
+    raise TrainingError(f"the tokenizer adds special tokens to {text!r} that the sampler does not; use another one")
+
+
+def _policy(stage: Stage, base: LanguageModel, parent: Trained | None):
+    """The model to train: a new adapter, the parent's adapter to go on with, or all weights in float32."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    name, adapter = (base.name, None) if parent is None else parent.where()
+    if not stage.lora_rank:
+        model = models.load(name, "float32", str(base.device), adapter).model
+        return model.requires_grad_(True)
+    model = models.load(name, base.dtype, str(base.device)).model
+    torch.manual_seed(stage.seed)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    else:
+        lora = LoraConfig(
+            r=stage.lora_rank, lora_alpha=2 * stage.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        model = get_peft_model(model, lora)
+    model.peft_config["default"].base_model_name_or_path = base.name
+    return model
+
+
+def _fit(done: Trained, base, parent, own, asked, collapse, progress) -> None:
+    """Train in a working folder next to the final one, resuming where it stopped, and move it there."""
+    from datasets import Dataset, disable_progress_bars
+
+    stage, work = done.stage, done.folder.with_suffix(".work")
+    examples = _examples(stage, base, parent, own, asked, collapse, done.folder.parent, progress)
+    disable_progress_bars()
+    score_completions_only()
+    watch = _Watch(done, work, progress)
+    trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+    log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
+    if stage.method == "grpo" and (log["frac_reward_zero_std"] == 1).all():
+        raise TrainingError(
+            f"the reward was the same for all {stage.group_size} answers of every question in all {stage.steps} "
+            f"steps (mean {log['reward'].mean():.3g}): nothing was learned. Take questions that the model gets "
+            "right sometimes, a larger group_size, or check the collapse function"
+        )
+    _publish(done, work, log)
+
+
+def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path, watch: TrainerCallback):
+    import trl
+
+    stage, cpu = done.stage, base.device.type == "cpu"
+    settings = {
+        "output_dir": str(work),
+        "max_steps": stage.steps,
+        "per_device_train_batch_size": stage.batch_size,
+        "learning_rate": stage.learning_rate,
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",  # the callback says when
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_cpu": cpu,
+        "bf16": base.dtype == "bfloat16",
+        "fp16": base.dtype == "float16",
+        "gradient_checkpointing": not cpu,
+        "seed": stage.seed,
+        "max_length": None,
+    }
+    common = {"train_dataset": rows, "processing_class": base.tokenizer, "callbacks": [watch]}
+    policy = _policy(stage, base, parent)
+    if stage.method == "sft":
+        trainer = trl.SFTTrainer(policy, args=trl.SFTConfig(**settings), **common)
+    elif stage.method == "dpo":
+        reference = None if stage.lora_rank else _policy(stage, base, parent).requires_grad_(False)
+        trainer = trl.DPOTrainer(policy, reference, args=trl.DPOConfig(**settings, beta=stage.beta), **common)
+    else:
+        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is; trl is pinned
+        del settings["max_length"]
+        settings["per_device_train_batch_size"] *= stage.group_size
+        settings |= {"num_generations": stage.group_size, "beta": stage.beta}
+        settings["max_completion_length"] = prompts.MAX_NEW_TOKENS[STYLE]
+        trainer = trl.GRPOTrainer(
+            policy,
+            reward_funcs=correctness_reward(own, collapse),
+            rollout_func=_rollout(stage, base, asked),
+            args=trl.GRPOConfig(**settings),
+            **common,
+        )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def correctness_reward(questions: Sequence[Question], collapse: Collapse):
+    """The verifiable reward of RL: 1 where B(answer) = B(reference), else 0. A reward function for trl."""
+    known = {question.id: question for question in questions}
+
+    def correct(completions, completion_ids, id, **_):
+        rewards = []
+        for text, ids, name in zip(completions, completion_ids, id, strict=True):
+            question = known[name]
+            answer = min((text.partition(stop)[0] for stop in prompts.STOP), key=len)
+            right = collapse(Response(question.answer, tuple(ids)), question)
+            rewards.append(float(collapse(Response(answer, tuple(ids)), question) == right))
+        return rewards
+
+    return correct
+
+
+def _rollout(stage: Stage, base: LanguageModel, asked: Sequence[Prompt]):
+    """Draws for GRPO by the package's own sampler: each distinct prefix of a group is computed once."""
+    known = {prompt_text(base.tokenizer, prompt): prompt for prompt in asked}
+
+    def rollout(texts: list[str], trainer) -> dict:
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+        lm = replace(base, model=policy)
+        size = trainer.num_generations
+        config = SamplingConfig(size, 1.0, trainer.max_completion_length, prompts.STOP, _step_seed(stage, trainer))
+        with trainer.accelerator.autocast():
+            drawn = sample(lm, [known[text] for text in texts[::size]], config)
+        answers = [list(c.token_ids) for completions in drawn for c in completions for _ in range(c.count)]
+        ids = [base.tokenizer(text).input_ids for text in texts]
+        return {"prompt_ids": ids, "completion_ids": answers, "logprobs": None}
+
+    return rollout
+
+
+def _step_seed(stage: Stage, trainer) -> int:
+    return stage.seed * 1_000_003 + trainer.state.global_step
+
+
+def score_completions_only() -> None:
+    """Let trl project only completion positions to the vocabulary on every device, as it does on CUDA.
+
+    trl 1.16 projects the prompt's positions too where it has no Triton, and masks them afterwards: several times
+    the work of a step on short answers. The name is read there for this choice alone.
+    """
+    from trl.trainer import utils
+
+    utils._use_triton = lambda device: True
+
+
+class _Watch(TrainerCallback):
+    """Progress, checkpoints at the kept steps and every tenth of the way, and a stop when the loss is not finite."""
+
+    _SHOWN = ("loss", "logps/chosen", "logps/rejected", "reward")
+
+    def __init__(self, done: Trained, work: Path, progress: bool) -> None:
+        self.work, self.stage, self.progress, self.bar = work, done.stage, progress, None
+        self.every = max(5, done.stage.steps // 5)
+
+    def on_train_begin(self, args, state, control, **_):
+        self.bar = tqdm(
+            total=self.stage.steps,
+            initial=state.global_step,
+            desc=self.stage.method,
+            unit="step",
+            mininterval=5,
+            disable=not self.progress,
+        )
+
+    def on_step_end(self, args, state, control, **_):
+        step = state.global_step
+        control.should_save = step in self.stage.keep or step == self.stage.steps or step % self.every == 0
+        self.bar.update(1)
+        return control
+
+    def on_log(self, args, state, control, logs=None, **_):
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(float(loss)):
+            last = _last_checkpoint(self.work)
+            raise TrainingError(
+                f"{self.stage.method} diverged at step {state.global_step}: the loss is {loss}. The last good "
+                f"weights are {last or 'those it started from'}; lower learning_rate (now {self.stage.learning_rate})"
+            )
+        self.bar.set_postfix({name: f"{float(logs[name]):.3g}" for name in self._SHOWN if name in logs})
+
+    def on_train_end(self, args, state, control, **_):
+        self.bar.close()
+
+
+def _last_checkpoint(work: Path) -> str | None:
+    """The newest complete checkpoint; the trainer's state is what it writes last."""
+    found = []
+    for folder in work.glob("checkpoint-*"):
+        try:
+            json.loads((folder / "trainer_state.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            shutil.rmtree(folder)
+        else:
+            found.append(folder)
+    return str(max(found, key=lambda folder: int(folder.name.partition("-")[2]))) if found else None
+
+
+def _publish(done: Trained, work: Path, log: pd.DataFrame) -> None:
+    """Weights of the kept steps, the log and what made them, moved into place in one rename."""
+    stage = done.stage
+    ready = done.folder.with_suffix(".ready")
+    shutil.rmtree(ready, ignore_errors=True)
+    wanted = ("adapter_*",) if stage.lora_rank else ("*.json", "*.safetensors", "*.jinja", "*.model")
+    for step in (*stage.keep, stage.steps):
+        target = ready / f"step-{step}"
+        target.mkdir(parents=True)
+        for pattern in wanted:
+            for file in (work / f"checkpoint-{step}").glob(pattern):
+                shutil.copy2(file, target)
+        (target / "trainer_state.json").unlink(missing_ok=True)
+    log.to_csv(ready / "log.csv", index=False)
+    versions = {name: importlib.metadata.version(name) for name in ("trl", "peft", "transformers", "torch")}
+    about = {"key": done.key, "stage": asdict(stage), "versions": versions}
+    (ready / "stage.json").write_text(json.dumps(about, indent=1))
+    os.replace(ready, done.folder)
+    shutil.rmtree(work)

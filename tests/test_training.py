@@ -1,0 +1,301 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_model
+
+from calib_utils import models, semantics, training
+from calib_utils.data import DataError, Question
+from calib_utils.records import Record
+from calib_utils.sampling import Completion, Prompt
+from calib_utils.training import Stage, TrainingError, train
+
+COLOURS = ("red", "blue", "green")
+SFT = Stage("sft", steps=10, learning_rate=1e-2, n_questions=12, batch_size=4, keep=(5,), lora_rank=2)
+DPO = Stage("dpo", steps=4, learning_rate=1e-3, parent=SFT, n_questions=12, batch_size=4, lora_rank=2)
+GRPO = Stage("grpo", 4, 1e-2, parent=SFT, n_questions=12, batch_size=2, group_size=4, beta=0.0, lora_rank=2)
+
+
+def question(i, split="train", answer=None):
+    answer = answer or COLOURS[i % 3]
+    text = f"{'one two yes'.split()[i % 3]} {'# : Q'.split()[i // 3 % 3]} {'A no'.split()[i // 9 % 2]}"
+    return Question(f"q/{i}", text, answer, "colour", split, f"{answer}.", choices=COLOURS)
+
+
+QUESTIONS = [question(i) for i in range(18)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A tiny model in a folder, so that stages can load it anew."""
+    folder = tmp_path_factory.mktemp("base")
+    lm = tiny_model()
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    return models.load(str(folder), "float32", "cpu")
+
+
+def run(stage, base, folder, questions=QUESTIONS, collapse=semantics.exact):
+    return train(stage, base, questions, collapse, folder, progress=False)
+
+
+def weights(lm):
+    return {name: value.clone() for name, value in lm.model.state_dict().items()}
+
+
+def same(first, second):
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.fixture(scope="module")
+def lineage(base, tmp_path_factory):
+    """Every method once, with the rows that trl was given."""
+    folder, given = tmp_path_factory.mktemp("stages"), {}
+    original = training._trainer
+
+    def spy(done, *rest):
+        given[done.stage.method] = rest[-3]
+        return original(done, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_trainer", spy)
+        done = {stage.method: run(stage, base, folder) for stage in (SFT, DPO, GRPO)}
+    return done, given, folder
+
+
+def test_the_lineage_trains_and_learns(lineage, base):
+    done, _, _ = lineage
+    log = done["sft"].log
+    assert len(log) == SFT.steps and log["loss"].iloc[-3:].mean() < log["loss"].iloc[:3].mean() - 0.2
+    assert done["dpo"].log["loss"].iloc[0] == pytest.approx(np.log(2), abs=1e-3)  # it starts at its parent
+    assert done["dpo"].log["rewards/margins"].iloc[-1] > 0
+    assert {"logps/chosen", "logps/rejected"} <= set(done["dpo"].log)
+    assert done["grpo"].log["reward"].between(0, 1).all()
+    states = [weights(trained.load()) for trained in done.values()] + [weights(base), weights(done["sft"].load(5))]
+    for i, first in enumerate(states):
+        assert not any(same(first, second) for second in states[i + 1 :])
+    with pytest.raises(KeyError, match="step 7 of sft was not kept"):
+        done["sft"].load(7)
+
+
+def test_only_the_train_split_is_read(lineage, base, tmp_path):
+    _, given, _ = lineage
+    texts = {f"<bos>Question: {q.text}\nAnswer:" for q in QUESTIONS[:12]}
+    assert all(
+        set(rows["prompt"]) <= {t.replace("Question: ", "Question: ") for t in texts} for rows in given.values()
+    )
+    for split in ("dev", "test"):
+        for stage in (replace(SFT), replace(SFT, first=6)):
+            mixed = [*QUESTIONS[:11], question(11, split), *QUESTIONS[12:]]
+            with pytest.raises(DataError, match="train split; 'q/11' does not"):
+                run(stage, base, tmp_path, mixed)
+    with pytest.raises(DataError, match="asks for 12 questions from number 10 on; there are 18"):
+        run(replace(SFT, first=10), base, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_stage_is_found_and_a_changed_one_is_not(lineage, base, monkeypatch):
+    done, _, folder = lineage
+    monkeypatch.setattr(training, "_fit", None)
+    assert run(DPO, base, folder).key == done["dpo"].key
+    for changed in (
+        replace(DPO, seed=1),
+        replace(DPO, beta=0.2),
+        replace(DPO, rejected="distractors"),
+        replace(DPO, parent=None),
+    ):
+        with pytest.raises(TypeError):
+            run(changed, base, folder)
+    aliased = [replace(q, aliases=("x",)) for q in QUESTIONS]
+    with pytest.raises(TypeError):
+        run(SFT, base, folder, aliased)
+
+
+@pytest.mark.parametrize("stage", [SFT, replace(GRPO, steps=10, parent=None)], ids=lambda stage: stage.method)
+def test_a_killed_run_resumes_to_the_same_weights(stage, base, tmp_path, monkeypatch):
+    undisturbed = run(stage, base, tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    original = training._Watch.on_step_end
+
+    def kill(self, args, state, control, **rest):
+        if state.global_step == 8:
+            raise Killed
+        return original(self, args, state, control, **rest)
+
+    monkeypatch.setattr(training._Watch, "on_step_end", kill)
+    with pytest.raises(Killed):
+        run(stage, base, tmp_path / "cut")
+    work = next((tmp_path / "cut").glob(f"{stage.method}*.work"))
+    (work / "checkpoint-7").mkdir()  # a checkpoint that was being written
+    monkeypatch.setattr(training._Watch, "on_step_end", original)
+    resumed = run(stage, base, tmp_path / "cut")
+    assert same(weights(undisturbed.load()), weights(resumed.load()))
+    assert not work.exists() and len(resumed.log) == stage.steps
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
+def test_prompt_tokens_are_not_projected_to_the_vocabulary(method, lineage, base, tmp_path, monkeypatch):
+    from trl.trainer import utils
+
+    rows, projected = {}, []
+    original, fused = training._trainer, utils._ChunkedLogProbFunction.apply
+
+    def spy(hidden, *rest):
+        projected.append(len(hidden))
+        return fused(hidden, *rest)
+
+    def watch_labels(*arguments):
+        trainer = original(*arguments)
+        forward = trainer.compute_loss
+
+        def count(model, inputs, *rest, **options):
+            if "labels" in inputs:
+                rows.setdefault("tokens", []).append(int((inputs["labels"][:, 1:] != -100).sum()))
+            else:
+                rows.setdefault("tokens", []).append(int(inputs["completion_mask"].sum()))
+            return forward(model, inputs, *rest, **options)
+
+        trainer.compute_loss = count
+        return trainer
+
+    monkeypatch.setattr(utils._ChunkedLogProbFunction, "apply", spy)
+    monkeypatch.setattr(training, "_trainer", watch_labels)
+    stage = replace({"sft": SFT, "dpo": DPO, "grpo": GRPO}[method], parent=None, steps=2, keep=())
+    run(stage, base, tmp_path)
+    assert set(projected) <= set(rows["tokens"]) and len(projected) >= 2
+
+
+def test_all_weights_can_be_trained_and_carried_on(lineage, base, tmp_path):
+    _, _, folder = lineage
+    full = replace(DPO, lora_rank=0, learning_rate=1e-3)
+    trained = run(full, base, folder)
+    assert trained.log["loss"].iloc[0] == pytest.approx(np.log(2), abs=1e-3)
+    start, end = weights(run(SFT, base, folder).load()), weights(trained.load())
+    assert not torch.equal(start["model.embed_tokens.weight"], end["model.embed_tokens.weight"])
+    after = run(replace(SFT, parent=full), base, folder)  # an adapter on a fully trained parent
+    assert after.base.startswith(str(trained.folder))
+    assert not same(end, weights(after.load()))
+
+
+def test_a_diverged_run_stops_and_keeps_the_last_good_weights(base, tmp_path, monkeypatch):
+    original = training._trainer
+
+    def poisoned(*arguments):
+        trainer = original(*arguments)
+        step = trainer.training_step
+
+        def poison(model, *rest):
+            if trainer.state.global_step == 7:
+                with torch.no_grad():
+                    next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
+            return step(model, *rest)
+
+        trainer.training_step = poison
+        return trainer
+
+    monkeypatch.setattr(training, "_trainer", poisoned)
+    with pytest.raises(TrainingError, match=r"sft diverged at step 8: the loss is nan.*checkpoint-5.*learning_rate"):
+        run(SFT, base, tmp_path)
+    kept = next(tmp_path.glob("*.work")) / "checkpoint-5" / "adapter_model.safetensors"
+    from safetensors.torch import load_file
+
+    assert all(value.isfinite().all() for value in load_file(kept).values())
+    assert not list(tmp_path.glob("*/stage.json"))
+
+
+def test_a_reward_that_never_varies_is_an_error(base, tmp_path):
+    stage = replace(GRPO, parent=None, steps=2)
+    with pytest.raises(TrainingError, match="reward was the same for all 4 answers"):
+        run(stage, base, tmp_path, collapse=lambda response, question: "always the same")
+
+
+def record(q, *completions):
+    drawn = tuple(Completion(f" {text}", (1,), count, 0.0, finished) for text, count, finished in completions)
+    return Record(q, drawn, (1,), {}, "key")
+
+
+def test_preference_pairs_come_from_wrong_draws_only():
+    records = [
+        record(question(0), ("red", 5, True), ("blue", 2, True), ("green", 1, False)),
+        record(question(1), ("blue", 8, True)),
+        record(question(2), ("", 4, True), ("red", 4, True)),
+    ]
+    pairs = training.preference_pairs(records, semantics.exact)
+    assert [(q.id, rejected) for q, rejected in pairs] == [("q/0", "blue"), ("q/2", "red")]
+    many = training.preference_pairs(
+        [record(replace(question(0), id=str(i)), ("blue", 3, True), ("green", 1, True)) for i in range(400)],
+        semantics.exact,
+    )
+    assert 0.68 < np.mean([rejected == "blue" for _, rejected in many]) < 0.82
+    with pytest.raises(TrainingError, match="no draw was wrong"):
+        training.preference_pairs(records[1:2], semantics.exact)
+
+
+def test_pairs_that_teach_nothing_are_refused():
+    good = (question(0), "blue")
+    training.check_pairs([good], semantics.Semantic())
+    with pytest.raises(TrainingError, match=r"'q/1'.*'blue' and rejected 'the Blue\.' are the same answer"):
+        training.check_pairs([good, (question(1), "the Blue.")], semantics.Semantic())
+    with pytest.raises(TrainingError, match="'q/1': the rejected answer is empty"):
+        training.check_pairs([(question(1), " ")], semantics.Semantic())
+    assert {rejected for _, rejected in training.distractor_pairs(QUESTIONS)} <= set(COLOURS)
+    assert all(rejected != q.answer for q, rejected in training.distractor_pairs(QUESTIONS))
+    with pytest.raises(TrainingError, match="has no wrong options"):
+        training.distractor_pairs([replace(question(0), choices=None)])
+
+
+def test_completions_without_tokens_are_refused(base, monkeypatch, tmp_path):
+    class Forgetful:
+        def __init__(self, tokenizer):
+            self.tokenizer = tokenizer
+
+        def __getattr__(self, name):
+            return getattr(self.tokenizer, name)
+
+        def __call__(self, text, **options):
+            return self.tokenizer(text.replace("green", ""), **options)
+
+    with pytest.raises(TrainingError, match=r"the completion of .* has no tokens: ' green'"):
+        run(SFT, replace(base, tokenizer=Forgetful(base.tokenizer)), tmp_path)
+
+
+def test_the_reward_is_verified_by_the_collapse_function():
+    reward = training.correctness_reward(QUESTIONS, semantics.Semantic())
+    answers = [" Red\nQuestion: one", " blue", "", " the red."]
+    assert reward(answers, [(1,)] * 4, id=["q/0", "q/0", "q/0", "q/3"]) == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_the_prompt_has_one_beginning(base):
+    text = training.prompt_text(base.tokenizer, Prompt("", "one two"))
+    assert base.tokenizer(text).input_ids == models.encode(base.tokenizer, "one two")
+    chat = training.prompt_text(base.tokenizer, Prompt("", "one two", chat=True))
+    assert base.tokenizer(chat).input_ids == models.encode(base.tokenizer, "one two", chat=True)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"method": "ppo"}, "method is 'ppo'"),
+        ({"rejected": "others"}, "rejected is 'others'"),
+        ({"steps": 0, "keep": ()}, "steps is 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"keep": (10,)}, "between 0 and steps"),
+        ({"method": "grpo", "group_size": 1}, "at least 2 answers"),
+    ],
+)
+def test_a_stage_that_makes_no_sense_is_an_error(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SFT, **wrong)
+
+
+def test_a_stage_says_what_made_it(lineage):
+    done, _, _ = lineage
+    about = json.loads((done["dpo"].folder / "stage.json").read_text())
+    assert (
+        about["stage"]["beta"] == 0.1 and about["stage"]["parent"]["method"] == "sft" and "trl" in about["versions"]
+    )
