@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "cpu", "gpu")
 Positive = Annotated[int, Field(ge=1)]
+LearningRate = Annotated[float, Field(gt=0)]
 
 
 class ConfigError(ValueError):
@@ -25,7 +26,6 @@ class RunConfig(BaseModel):
 
     profile: Literal["smoke", "cpu", "gpu"]
     model: str
-    adapter: str
     chat: bool
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     device: str
@@ -77,6 +77,7 @@ class SamplingStudy(RunConfig):
     `m_values` are thinned from the M draws, so none may be larger than `n_samples`.
     """
 
+    adapter: str
     m_values: list[Positive]
     temperatures: list[Annotated[float, Field(gt=0)]]
     n_temperature: Positive
@@ -98,19 +99,22 @@ class LineageStudy(RunConfig):
     lora_rank: Annotated[int, Field(ge=0)]
     sft_steps: Positive
     sft_questions: Positive
-    sft_lr: Annotated[float, Field(gt=0)]
+    sft_lr: LearningRate
     dpo_steps: Annotated[list[Positive], Field(min_length=1)]
     dpo_reported: Positive
-    dpo_lr: Annotated[float, Field(gt=0)]
+    dpo_questions: Positive
+    dpo_lr: LearningRate
+    distractor_lr: LearningRate
     dpo_beta: Annotated[float, Field(gt=0)]
     dpo_betas: list[Annotated[float, Field(gt=0)]]
     grpo_steps: Annotated[list[Positive], Field(min_length=1)]
     grpo_reported: Positive
-    grpo_lr: Annotated[float, Field(gt=0)]
+    grpo_questions: Positive
+    grpo_lr: LearningRate
     grpo_group: Annotated[int, Field(ge=2)]
     n_curve: Positive
-    n_choices: Positive
-    released: list[str]
+    released_base: str
+    released_aligned: str
 
     @model_validator(mode="after")
     def _reported_strengths_are_trained(self):

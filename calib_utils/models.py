@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -187,9 +188,10 @@ def load(
         # On CPU plain matrix products beat the fused kernel under tree masks; soft-capped scores need them.
         capped = getattr(config, "attn_logit_softcapping", None) is not None
         attention = "eager" if capped or where.type == "cpu" else "sdpa"
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=torch_dtype, use_safetensors=True, attn_implementation=attention, **options
-        )
+        with _no_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch_dtype, use_safetensors=True, attn_implementation=attention, **options
+            )
     except OSError as error:
         raise ModelError(
             f"model {name_or_path!r} could not be loaded: it is neither one of {list(BUNDLED)}, nor a folder with "
@@ -207,6 +209,20 @@ def load(
         fingerprint = _digest(fingerprint, _digest_folder(folder, "adapter_*"))
     model.requires_grad_(False)
     return LanguageModel(model.to(where).eval(), tokenizer, name_or_path, fingerprint)
+
+
+@contextlib.contextmanager
+def _no_bars():
+    """Weights that are on disk load in seconds: a bar per load only fills the logs. Downloads keep theirs."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _digest(*parts: str) -> str:

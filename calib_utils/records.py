@@ -152,8 +152,7 @@ def _digest(value) -> str:
 def _reference_ids(lm: LanguageModel, prompt: Prompt, question: Question) -> tuple[int, ...]:
     """Tokens of the reference answer as a continuation: what follows the prompt when both are tokenized."""
     before = lm.tokenizer(prompt.own, add_special_tokens=False).input_ids
-    blank = "" if prompt.chat else " "
-    after = lm.tokenizer(f"{prompt.own}{blank}{question.answer}", add_special_tokens=False).input_ids
+    after = lm.tokenizer(f"{prompt.own}{prompt.blank}{question.answer}", add_special_tokens=False).input_ids
     return tuple(after[len(before) :])
 
 

@@ -31,6 +31,11 @@ class Prompt:
     own: str
     chat: bool = False  # the text was written by a chat template, special tokens included
 
+    @property
+    def blank(self) -> str:
+        """What stands between the prompt and an answer: a blank in plain text, nothing after a chat template."""
+        return "" if self.chat else " "
+
 
 @dataclass(frozen=True)
 class SamplingConfig:

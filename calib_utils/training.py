@@ -22,12 +22,12 @@ from transformers import PrinterCallback, TrainerCallback
 from calib_utils import models, prompts
 from calib_utils.data import DataError, Question
 from calib_utils.models import LanguageModel
-from calib_utils.records import collect
+from calib_utils.records import Record, collect
 from calib_utils.sampling import Prompt, SamplingConfig, sample
-from calib_utils.semantics import NO_ANSWER, Collapse, Response
+from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribution
 
 _VERSION = 1  # part of every key: change it when the same stage would train differently
-_DRAWS = 8  # samples per question among which a rejected answer is looked for
+_DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
 STYLE = "concise"
 METHODS = ("sft", "dpo", "grpo")
 REJECTED = ("samples", "distractors")
@@ -55,6 +55,7 @@ class Stage:
     rejected : DPO only: ``"samples"``, wrong answers drawn from the parent itself, or ``"distractors"``, options
         of the multiple-choice form.
     group_size : GRPO only: answers drawn per question and step.
+    undecided : GRPO only: leave out questions that the parent answers always rightly or always wrongly.
     keep : earlier steps whose weights are kept too, for curves against strength.
     lora_rank : rank of the LoRA adapter on all linear layers; 0 trains all weights.
     seed : order of the questions, initial adapter, draws.
@@ -70,9 +71,19 @@ class Stage:
     beta: float = 0.1
     rejected: str = "samples"
     group_size: int = 8
+    undecided: bool = True
     keep: tuple[int, ...] = ()
     lora_rank: int = 16
     seed: int = 0
+
+    @property
+    def draws(self) -> bool:
+        """Whether the parent's draws are needed to make its training data."""
+        return (self.method == "dpo" and self.rejected == "samples") or (self.method == "grpo" and self.undecided)
+
+    def with_seed(self, seed: int) -> Stage:
+        """The same lineage, this stage and all before it, with another seed."""
+        return replace(self, seed=seed, parent=self.parent and self.parent.with_seed(seed))
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -198,7 +209,7 @@ def _digest(*parts) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
 
 
-def preference_pairs(records: Sequence, collapse: Collapse, seed: int = 0) -> list[tuple[Question, str]]:
+def preference_pairs(records: Sequence[Record], collapse: Collapse, seed: int = 0) -> list[tuple[Question, str]]:
     """(question, rejected answer) per record: one wrong answer out of the model's own draws, in proportion to
     how often each was drawn. Questions that were never answered wrongly, and drafts that end without an answer,
     give no pair.
@@ -222,6 +233,21 @@ def preference_pairs(records: Sequence, collapse: Collapse, seed: int = 0) -> li
     if not pairs:
         raise TrainingError("no draw was wrong: there is nothing to reject; take harder or more questions")
     return pairs
+
+
+def undecided(records: Sequence[Record], collapse: Collapse) -> list[Question]:
+    """The questions answered rightly in some draws and wrongly in others, the only ones with an advantage to learn
+    from (the filter of dynamic sampling: Yu et al., 2025, DAPO). Raises TrainingError when there are none.
+    """
+    kept = []
+    for record in records:
+        right = collapse(Response(record.question.answer, record.reference_ids), record.question)
+        share = class_distribution(record.question, record.completions, collapse).get(right, 0.0)
+        if 0 < share < 1:
+            kept.append(record.question)
+    if not kept:
+        raise TrainingError("every question was answered always rightly or always wrongly: no reward would vary")
+    return kept
 
 
 def distractor_pairs(questions: Sequence[Question], seed: int = 0) -> list[tuple[Question, str]]:
@@ -252,23 +278,24 @@ def check_pairs(pairs: Sequence[tuple[Question, str]], collapse: Collapse) -> No
 def _examples(stage, base, parent, own, asked, collapse, folder, progress) -> list[dict]:
     """Rows for trl: prompt and completion, or prompt, chosen and rejected, or prompt and question id."""
     text = {q.id: prompt_text(base.tokenizer, prompt) for q, prompt in zip(own, asked, strict=True)}
-    blank = "" if asked[0].chat else " "
+    blank = asked[0].blank
     if stage.method == "sft":
         return [_filled(base, {"prompt": text[q.id], "completion": blank + q.answer}) for q in own]
+    drawn = _draws(stage, base, parent, own, asked, folder, progress) if stage.draws else []
     if stage.method == "grpo":
-        return [{"prompt": text[q.id], "id": q.id} for q in own]
-    if stage.rejected == "samples":
-        config = SamplingConfig(_DRAWS, 1.0, prompts.MAX_NEW_TOKENS[STYLE], prompts.STOP, stage.seed)
-        drawer = base if parent is None else parent.load()
-        drawn = collect(drawer, own, asked, config, folder / "draws", label=STYLE, progress=progress)
-        pairs = preference_pairs(drawn, collapse, stage.seed)
-    else:
-        pairs = distractor_pairs(own, stage.seed)
+        return [{"prompt": text[q.id], "id": q.id} for q in (undecided(drawn, collapse) if drawn else own)]
+    pairs = preference_pairs(drawn, collapse, stage.seed) if drawn else distractor_pairs(own, stage.seed)
     check_pairs(pairs, collapse)
     return [
         _filled(base, {"prompt": text[q.id], "chosen": blank + q.answer, "rejected": blank + rejected})
         for q, rejected in pairs
     ]
+
+
+def _draws(stage, base, parent, own, asked, folder, progress) -> list[Record]:
+    config = SamplingConfig(_DRAWS, 1.0, prompts.MAX_NEW_TOKENS[STYLE], prompts.STOP, stage.seed)
+    drawer = base if parent is None else parent.load()
+    return collect(drawer, own, asked, config, folder / "draws", label=STYLE, progress=progress)
 
 
 def _filled(base: LanguageModel, example: dict) -> dict:

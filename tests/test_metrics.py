@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import relplot
 import torch
@@ -169,8 +170,51 @@ def test_reliability_curve_follows_the_truth():
 
 
 def test_confidence_bias_pairs_questions():
-    import pandas as pd
 
     truth = pd.DataFrame({"question_id": ["a", "b"], "confidence": [0.2, 0.6]})
     table = pd.DataFrame({"question_id": ["b", "a"], "confidence": [0.7, 0.5]})
     assert M.confidence_bias({5: table}, truth, ["m"])["value"].tolist() == pytest.approx([0.2])
+
+
+def table(n=200, shift=0.0, seed=0):
+    confidence, correct = data(n, shift, seed)
+    return pd.DataFrame({"question_id": range(n), "confidence": confidence, "correct": correct})
+
+
+def test_one_seed_is_the_metric_itself():
+    scores = table(shift=-0.2)
+    for metric in ("smece", "accuracy", "overconfidence", "log_loss"):
+        alone = M.evaluate(scores["confidence"], scores["correct"], metric, 100)
+        assert M.evaluate_seeds([scores], metric, n_boot=100) == alone
+
+
+def test_seeds_are_averaged_and_differences_are_paired():
+    first, second = table(seed=1, shift=-0.2), table(seed=2, shift=-0.3)
+    values = [M.evaluate(t["confidence"], t["correct"]).value for t in (first, second)]
+    assert M.evaluate_seeds([first, second]).value == pytest.approx(np.mean(values))
+    assert M.evaluate_seeds([first], "smece", [first], 50) == M.Estimate(0.0, 0.0, 0.0, 200)
+    difference = M.evaluate_seeds([first], "accuracy", [second], 200)
+    assert difference.value == pytest.approx(first["correct"].mean() - second["correct"].mean())
+    # Two models that agree on most questions differ by little, whatever the questions: pairing must show it.
+    twin = first.assign(correct=np.where(first["question_id"] < 4, 0, first["correct"]))
+    paired = M.evaluate_seeds([first], "accuracy", [twin], 400)
+    alone = M.evaluate_seeds([first], "accuracy", n_boot=400)
+    assert paired.high - paired.low < (alone.high - alone.low) / 2
+    with pytest.raises(ValueError, match="different questions"):
+        M.evaluate_seeds([first, second.iloc[1:]])
+    with pytest.raises(ValueError, match="metric is 'x'"):
+        M.evaluate_seeds([first], "x")
+
+
+def test_histogram_of_right_and_wrong():
+    found = M.confidence_histogram([0.25, 0.3, 1.0, 0.99, 0.26], [1, 0, 1, 1, 0], 0.25, 3)
+    assert list(found["right"]) == [pytest.approx(1 / 3), 0, pytest.approx(2 / 3)]
+    assert list(found["wrong"]) == [1, 0, 0] and found["n_right"][0] == 3 and found["n_wrong"][0] == 2
+    assert M.confidence_histogram([0.5], [1])["wrong"].isna().all()
+    with pytest.raises(ValueError, match=r"0\.1 lies below"):
+        M.confidence_histogram([0.1], [1], 0.25)
+
+
+def test_mean_over_seeds_averages_questions_first():
+    tables = [pd.DataFrame({"entropy": [0.0, 2.0]}), pd.DataFrame({"entropy": [1.0, 3.0]})]
+    assert M.mean_over_seeds(tables, "entropy", 50).value == 1.5

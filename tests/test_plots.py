@@ -39,6 +39,14 @@ def test_intervals_and_lines_draw_every_row_with_its_n():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
 
 
+def test_the_histogram_shows_both_kinds_with_their_numbers():
+    table = metrics.confidence_histogram([0.3, 0.9, 0.95, 0.5], [0, 1, 1, 1], 0.25, 3)
+    ax = plots.confidence_histogram(table, "title", "top", plt.figure().add_subplot())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["right (n = 3)", "wrong (n = 1)"]
+    outlines = [patch for patch in ax.patches if not patch.get_fill()]
+    assert [list(patch.get_data().values) for patch in outlines] == [list(table["right"]), list(table["wrong"])]
+
+
 def test_the_same_numbers_give_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         plots.use_style()

@@ -18,6 +18,7 @@ from calib_utils.semantics import (
     first_token,
     known_names,
     score,
+    score_options,
     semantic_confidence,
     thin,
 )
@@ -242,3 +243,13 @@ def test_both_estimators_against_enumeration():
     assert 0 < bias[50, "frequency"] < bias[5, "frequency"] / 2
     assert bias[5, "mass"] < 0
     assert abs(bias[50, "mass"]) < 0.005
+
+
+def test_options_are_renormalised_and_compared_with_the_reference():
+    asked = Question("1", "?", "b", "r", "test", "b.", choices=("a", "b", "c"))
+    table = score_options([asked, asked], [np.log([0.02, 0.06, 0.02]), np.log([0.3, 0.1, 0.1])])
+    assert list(table["confidence"]) == [pytest.approx(0.6), pytest.approx(0.6)]
+    assert list(table["prediction"]) == ["b", "a"] and list(table["correct"]) == [1, 0]
+    assert list(table["p_reference"]) == [pytest.approx(0.6), pytest.approx(0.2)]
+    with pytest.raises(ValueError, match="question '1' has the options"):
+        score_options([asked], [np.log([0.5, 0.5])])

@@ -15,7 +15,9 @@ from calib_utils.training import Stage, TrainingError, train
 COLOURS = ("red", "blue", "green")
 SFT = Stage("sft", steps=10, learning_rate=1e-2, n_questions=12, batch_size=4, keep=(5,), lora_rank=2)
 DPO = Stage("dpo", steps=4, learning_rate=1e-3, parent=SFT, n_questions=12, batch_size=4, lora_rank=2)
-GRPO = Stage("grpo", 4, 1e-2, parent=SFT, n_questions=12, batch_size=2, group_size=4, beta=0.0, lora_rank=2)
+GRPO = Stage(
+    "grpo", 4, 1e-2, parent=SFT, n_questions=12, batch_size=2, group_size=4, beta=0.0, undecided=False, lora_rank=2
+)
 
 
 def question(i, split="train", answer=None):
@@ -234,6 +236,17 @@ def test_preference_pairs_come_from_wrong_draws_only():
     assert 0.68 < np.mean([rejected == "blue" for _, rejected in many]) < 0.82
     with pytest.raises(TrainingError, match="no draw was wrong"):
         training.preference_pairs(records[1:2], semantics.exact)
+
+
+def test_undecided_questions_are_right_sometimes():
+    records = [
+        record(question(0), ("red", 5, True), ("blue", 3, True)),
+        record(question(1), ("blue", 8, True)),
+        record(question(2), ("red", 8, True)),
+    ]
+    assert [q.id for q in training.undecided(records, semantics.exact)] == ["q/0"]
+    with pytest.raises(TrainingError, match="no reward would vary"):
+        training.undecided(records[1:], semantics.exact)
 
 
 def test_pairs_that_teach_nothing_are_refused():
