@@ -31,6 +31,7 @@ _DRAWS = 8  # draws per question that tell which answers are wrong, and which qu
 STYLE = "concise"
 METHODS = ("sft", "dpo", "grpo")
 REJECTED = ("samples", "distractors")
+SCHEDULES = ("constant", "linear")
 
 
 class TrainingError(RuntimeError):
@@ -47,7 +48,7 @@ class Stage:
         reference over a wrong answer (Rafailov et al., 2023); ``"grpo"``, group-relative policy optimisation
         (Shao et al., 2024) with reward [B(answer) = B(reference)].
     steps : optimisation steps: the strength.
-    learning_rate : constant, AdamW.
+    learning_rate : of AdamW, at the start.
     parent : the stage before this one.
     first, n_questions : the window of the training questions that it sees: the data size.
     batch_size : questions in a step.
@@ -57,6 +58,8 @@ class Stage:
     group_size : GRPO only: answers drawn per question and step.
     undecided : GRPO only: leave out questions that the parent answers always rightly or always wrongly.
     keep : earlier steps whose weights are kept too, for curves against strength.
+    schedule : ``"constant"``, so that a kept step is what a shorter run would end with, or ``"linear"``, decaying
+        to 0, which ends less noisily.
     lora_rank : rank of the LoRA adapter on all linear layers; 0 trains all weights.
     seed : order of the questions, initial adapter, draws.
     """
@@ -73,6 +76,7 @@ class Stage:
     group_size: int = 8
     undecided: bool = True
     keep: tuple[int, ...] = ()
+    schedule: str = "constant"
     lora_rank: int = 16
     seed: int = 0
 
@@ -88,6 +92,8 @@ class Stage:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; use one of {METHODS}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule is {self.schedule!r}; use one of {SCHEDULES}")
         if self.rejected not in REJECTED:
             raise ValueError(f"rejected is {self.rejected!r}; use one of {REJECTED}")
         for name in ("steps", "n_questions", "batch_size", "group_size"):
@@ -367,7 +373,7 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         "max_steps": stage.steps,
         "per_device_train_batch_size": stage.batch_size,
         "learning_rate": stage.learning_rate,
-        "lr_scheduler_type": "constant",
+        "lr_scheduler_type": stage.schedule,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "save_strategy": "no",  # the callback says when

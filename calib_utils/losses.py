@@ -1,0 +1,96 @@
+"""Losses: the calibration terms of CATTO as pure functions of tensors."""
+
+from __future__ import annotations
+
+import torch
+
+FORMS = ("l1", "l2", "bce")
+REJECTED_SIDES = ("off", "z", "1-z")
+_EPS = 1e-6  # a confidence nearer to 0 or 1 counts as this far from it in `bce`
+
+
+def token_confidence(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Confidence and margin of every token, in float32.
+
+    c_t = max_v p_t(v) and m_t = p_t(y_t) - max_{v != y_t} p_t(v), with p_t = softmax(logits_t).
+
+    Parameters
+    ----------
+    logits : (..., V) of any floating dtype, V >= 2.
+    labels : (...), the observed tokens y_t.
+
+    Returns
+    -------
+    confidence in (0, 1] and margin in [-1, 1], both (...); gradients flow through both.
+    """
+    p = logits.float().softmax(dim=-1)
+    best = p.topk(2, dim=-1)
+    of_label = p.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    runner_up = torch.where(best.indices[..., 0] == labels, best.values[..., 1], best.values[..., 0])
+    return best.values[..., 0], of_label - runner_up
+
+
+def correctness_surrogate(margin: torch.Tensor, temperature: float = 1.0, gradient: bool = True) -> torch.Tensor:
+    """Smooth correctness z_t = sigmoid(m_t / s) (CATTO, arXiv 2601.23096).
+
+    s = `temperature` = 1 is the literal form, which confines z to (0.27, 0.73); s -> 0 is the step [y_t = argmax].
+    With `gradient` False, z is a fixed target. Raises ValueError for s <= 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"surrogate temperature is {temperature}; it must be positive")
+    z = torch.sigmoid(margin / temperature)
+    return z if gradient else z.detach()
+
+
+def calibration_gap(confidence: torch.Tensor, target: torch.Tensor, form: str = "l1") -> torch.Tensor:
+    """Distance of confidence and target per token: |c - z|, (c - z)^2, or -z log c - (1 - z) log(1 - c).
+
+    Raises ValueError for a form not in `FORMS`.
+    """
+    if form == "l1":
+        return (confidence - target).abs()
+    if form == "l2":
+        return (confidence - target) ** 2
+    if form == "bce":
+        c = confidence.clamp(_EPS, 1 - _EPS)
+        return -(target * c.log() + (1 - target) * (-c).log1p())
+    raise ValueError(f"form is {form!r}; use one of {FORMS}")
+
+
+def response_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens of each response (B, T) -> (B,); a response without tokens is 0."""
+    mask = mask.to(values.dtype)
+    return (values * mask).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1)
+
+
+def catto(
+    confidence: torch.Tensor,
+    margin: torch.Tensor,
+    mask: torch.Tensor,
+    rejected: bool,
+    temperature: float = 1.0,
+    gradient: bool = True,
+    rejected_side: str = "z",
+    form: str = "l1",
+) -> torch.Tensor:
+    """L_cal of each response: mean_t |c_t - z_t| over its tokens (CATTO, arXiv 2601.23096).
+
+    Parameters
+    ----------
+    confidence, margin, mask : (B, T), from `token_confidence`; mask is 1 on response tokens.
+    rejected : whether these are dispreferred responses, for which `rejected_side` says what to compare with:
+        `"z"` [paper], `"1-z"` (a public re-implementation), or `"off"`, no term.
+    temperature, gradient, form : see `correctness_surrogate` and `calibration_gap`; the paper has s = 1 and l1.
+
+    Returns
+    -------
+    (B,), at least 0. Raises ValueError for an unknown choice.
+    """
+    if rejected_side not in REJECTED_SIDES:
+        raise ValueError(f"rejected_side is {rejected_side!r}; use one of {REJECTED_SIDES}")
+    z = correctness_surrogate(margin, temperature, gradient)
+    if rejected and rejected_side == "off":
+        return torch.zeros_like(confidence[..., 0])
+    if rejected and rejected_side == "1-z":
+        z = 1 - z
+    return response_mean(calibration_gap(confidence, z, form), mask)
