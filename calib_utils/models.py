@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -205,7 +206,9 @@ def load(
         folder = Path(adapter)
         if not folder.is_dir():
             folder = Path(snapshot_download(adapter, allow_patterns=["adapter_*"]))
-        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # a name of transformers that peft still uses
+            model = PeftModel.from_pretrained(model, folder).merge_and_unload()
         fingerprint = _digest(fingerprint, _digest_folder(folder, "adapter_*"))
     model.requires_grad_(False)
     return LanguageModel(model.to(where).eval(), tokenizer, name_or_path, fingerprint)

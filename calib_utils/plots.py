@@ -94,7 +94,8 @@ def confidence_histogram(table: pd.DataFrame, title: str, xlabel: str, ax=None):
         label = f"{name} (n = {table['n_' + name].iloc[0]})"
         ax.stairs(table[name], edges, color=color, fill=True, alpha=0.25)
         ax.stairs(table[name], edges, color=color, linewidth=1.6, label=label)
-    ax.set(xlim=(edges[0], 1), xlabel=xlabel, ylabel="share of the right, or of the wrong, answers", title=title)
+    ax.set(xlim=(edges[0], 1), xlabel=xlabel, ylabel="share of its kind", title=title)
+    ax.label_outer()
     ax.legend(loc="upper left")
     return ax
 

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -339,7 +340,6 @@ def _policy(stage: Stage, base: LanguageModel, parent: Trained | None):
             r=stage.lora_rank, lora_alpha=2 * stage.lora_rank, target_modules="all-linear", task_type="CAUSAL_LM"
         )
         model = get_peft_model(model, lora)
-    model.peft_config["default"].base_model_name_or_path = base.name
     return model
 
 
@@ -352,8 +352,10 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress) -> None:
     disable_progress_bars()
     score_completions_only()
     watch = _Watch(done, work, progress)
-    trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
-    trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # names that trl and peft still use, pinned here
+        trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
+        trainer.train(resume_from_checkpoint=_last_checkpoint(work))
     log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
     if stage.method == "grpo" and (log["frac_reward_zero_std"] == 1).all():
         raise TrainingError(
@@ -493,7 +495,8 @@ class _Watch(TrainerCallback):
                 f"{self.stage.method} diverged at step {state.global_step}: the loss is {loss}. The last good "
                 f"weights are {last or 'those it started from'}; lower learning_rate (now {self.stage.learning_rate})"
             )
-        self.bar.set_postfix({name: f"{float(logs[name]):.3g}" for name in self._SHOWN if name in logs})
+        shown = {name: f"{float(logs[name]):.3g}" for name in self._SHOWN if name in logs}
+        self.bar.set_postfix(shown, refresh=False)
 
     def on_train_end(self, args, state, control, **_):
         self.bar.close()
@@ -525,6 +528,10 @@ def _publish(done: Trained, work: Path, log: pd.DataFrame) -> None:
             for file in (work / f"checkpoint-{step}").glob(pattern):
                 shutil.copy2(file, target)
         (target / "trainer_state.json").unlink(missing_ok=True)
+        if stage.lora_rank:  # the same weights get the same description, without this machine's folders in it
+            described = json.loads((target / "adapter_config.json").read_text())
+            described |= {"base_model_name_or_path": done.base, "target_modules": sorted(described["target_modules"])}
+            (target / "adapter_config.json").write_text(json.dumps(described, indent=1, sort_keys=True))
     log.to_csv(ready / "log.csv", index=False)
     versions = {name: importlib.metadata.version(name) for name in ("trl", "peft", "transformers", "torch")}
     about = {"key": done.key, "stage": asdict(stage), "versions": versions}
