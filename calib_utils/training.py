@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -22,6 +23,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from calib_utils import models, prompts
 from calib_utils.data import DataError, Question
+from calib_utils.lm_head import scored_head
 from calib_utils.models import LanguageModel
 from calib_utils.records import Record, collect
 from calib_utils.sampling import Prompt, SamplingConfig, sample
@@ -350,9 +352,9 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress) -> None:
     stage, work = done.stage, done.folder.with_suffix(".work")
     examples = _examples(stage, base, parent, own, asked, collapse, done.folder.parent, progress)
     disable_progress_bars()
-    score_completions_only()
     watch = _Watch(done, work, progress)
-    with warnings.catch_warnings():
+    light = scored_head(compact=True) if base.device.type == "cpu" else contextlib.nullcontext()
+    with light, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # names that trl and peft still use, pinned here
         trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
         trainer.train(resume_from_checkpoint=_last_checkpoint(work))
@@ -449,17 +451,6 @@ def _rollout(stage: Stage, base: LanguageModel, asked: Sequence[Prompt]):
 
 def _step_seed(stage: Stage, trainer) -> int:
     return stage.seed * 1_000_003 + trainer.state.global_step
-
-
-def score_completions_only() -> None:
-    """Let trl project only completion positions to the vocabulary on every device, as it does on CUDA.
-
-    trl 1.16 projects the prompt's positions too where it has no Triton, and masks them afterwards: several times
-    the work of a step on short answers. The name is read there for this choice alone.
-    """
-    from trl.trainer import utils
-
-    utils._use_triton = lambda device: True
 
 
 class _Watch(TrainerCallback):

@@ -9,7 +9,7 @@ from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2Fo
 from trl import DPOConfig, DPOTrainer
 from trl.trainer import utils as trl_utils
 
-from calib_utils import CATTOConfig, CATTOTrainer, losses, training
+from calib_utils import CATTOConfig, CATTOTrainer, lm_head, losses
 
 PAIRS = Dataset.from_list(
     [
@@ -126,10 +126,9 @@ def compare(tuner):
 
 
 @pytest.fixture(params=[True, False], ids=["completions", "every position"])
-def scored_positions(request, monkeypatch):
-    monkeypatch.setattr(trl_utils, "_use_triton", lambda device: False)
-    if request.param:
-        training.score_completions_only()
+def scored_positions(request):
+    with lm_head.scored_head(compact=request.param):
+        yield
 
 
 @pytest.mark.parametrize("lora", [True, False])
@@ -148,7 +147,7 @@ def test_gradients_are_those_of_a_separate_full_forward(lora, choices, scored_po
 
 
 def test_tiles_of_tokens_add_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("calib_utils.catto._TILE", 3 * len(WORDS))
+    monkeypatch.setattr("calib_utils.lm_head._TILE", 3 * len(WORDS))
     compare(trainer(CATTOTrainer, CATTOConfig, tmp_path, lora=False))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from calib_utils import models, semantics, training
+from calib_utils import lm_head, models, semantics, training
 from calib_utils.data import DataError, Question
 from calib_utils.records import Record
 from calib_utils.sampling import Completion, Prompt
@@ -142,10 +142,8 @@ def test_a_killed_run_resumes_to_the_same_weights(stage, base, tmp_path, monkeyp
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
 def test_prompt_tokens_are_not_projected_to_the_vocabulary(method, lineage, base, tmp_path, monkeypatch):
-    from trl.trainer import utils
-
     rows, projected = {}, []
-    original, fused = training._trainer, utils._ChunkedLogProbFunction.apply
+    original, fused = training._trainer, lm_head.ScoredHead.apply
 
     def spy(hidden, *rest):
         projected.append(len(hidden))
@@ -165,7 +163,7 @@ def test_prompt_tokens_are_not_projected_to_the_vocabulary(method, lineage, base
         trainer.compute_loss = count
         return trainer
 
-    monkeypatch.setattr(utils._ChunkedLogProbFunction, "apply", spy)
+    monkeypatch.setattr(lm_head.ScoredHead, "apply", spy)
     monkeypatch.setattr(training, "_trainer", watch_labels)
     stage = replace({"sft": SFT, "dpo": DPO, "grpo": GRPO}[method], parent=None, steps=2, keep=())
     run(stage, base, tmp_path)
