@@ -67,7 +67,7 @@ class CATTOTrainer(DPOTrainer):
         if self.args.calibration_weight == 0:
             return super()._compute_loss(model, inputs, return_outputs)
         scored: list[tuple[torch.Tensor, torch.Tensor]] = []
-        with scored_head(scored):
+        with scored_head(scored, compact=True):
             result = super()._compute_loss(model, inputs, return_outputs)
         confidence, margin = self._at_their_places(scored, inputs["completion_mask"][:, 1:])
         terms = self._terms(confidence, margin, inputs["completion_mask"][:, 1:])
@@ -77,13 +77,9 @@ class CATTOTrainer(DPOTrainer):
 
     @staticmethod
     def _at_their_places(scored: list, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the policy's projection found, the first of the step, as (B, T): it may have scored every position
-        or those of the completions only."""
+        """What the policy's projection found, the first of the step, as (B, T); 0 outside the completions."""
         mask = mask.bool()
-        rows = scored[0]
-        if len(rows[0]) == mask.sum():
-            return tuple(row.new_zeros(mask.shape).masked_scatter(mask, row) for row in rows)
-        return tuple(row.view(len(mask), -1)[:, -mask.shape[1] :] for row in rows)
+        return tuple(row.new_zeros(mask.shape).masked_scatter(mask, row) for row in scored[0])
 
     def _terms(self, confidence, margin, mask) -> dict[str, torch.Tensor]:
         mode = "train" if self.model.training else "eval"

@@ -25,7 +25,7 @@ class Claim:
     """A published statement and how its verdict is decided.
 
     `rule` says in words what `decide` does with the measured estimate; `conditions` are further statements that
-    the notebook has to decide, all of which must hold for "reproduced".
+    the notebook has to decide: all must hold for "reproduced", all but one for "partly".
     """
 
     id: str
@@ -68,7 +68,8 @@ OVERCONFIDENT = "mean confidence above accuracy"
 KEPT = "accuracy at most 3 points below SFT"
 _BREAKS = (
     "smECE minus that of SFT on the same questions: reproduced if its 95 % interval is above 0, that of mean "
-    "confidence minus accuracy too, and accuracy is at most 3 points below SFT; partly if one of these fails"
+    "confidence minus accuracy too, and accuracy is at most 3 points below SFT; partly if one of these fails; not "
+    "reproduced if more fail"
 )
 _PAPER_A = "Trained on Tokens, Calibrated on Concepts (arXiv 2511.04869)"
 
@@ -147,17 +148,16 @@ def claim_row(
 ) -> dict:
     """The row of `claims.csv` for a measured estimate.
 
-    `holds` says of every condition of the claim whether it does; one that does not turns "reproduced" into
-    "partly". Raises KeyError for an unknown claim, ValueError for conditions that are not the claim's own.
+    `holds` says of every condition of the claim whether it does; each one that does not lowers the verdict by one
+    grade. Raises KeyError for an unknown claim, ValueError for conditions that are not the claim's own.
     """
     if claim_id not in CLAIMS:
         raise KeyError(f"claim {claim_id!r} is unknown; use one of {sorted(CLAIMS)}")
     claim, holds = CLAIMS[claim_id], dict(holds or {})
     if set(holds) != set(claim.conditions):
         raise ValueError(f"claim {claim_id!r} has the conditions {claim.conditions}, got {sorted(holds)}")
-    verdict = claim.decide(estimate)
-    if verdict == "reproduced" and not all(holds.values()):
-        verdict = "partly"
+    failed = VERDICTS.index(claim.decide(estimate)) + sum(not held for held in holds.values())
+    verdict = VERDICTS[min(failed, 2)]
     return {
         "id": claim.id,
         "notebook": claim.notebook,

@@ -25,8 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("models", help="show the default model, converting it on first use")
     command.set_defaults(call=_models)
 
-    command = commands.add_parser("bench", help="time the sampler against generate")
-    command.add_argument("what", choices=["sampling"])
+    command = commands.add_parser("bench", help="time the sampler against generate, or CATTO against DPO")
+    command.add_argument("what", choices=["sampling", "training"])
     command.add_argument("--model", default=None, help="name, folder or hub id (default: the bundled model)")
     command.add_argument("--device", default="auto")
     command.set_defaults(call=_bench)
@@ -77,10 +77,13 @@ def _bench(options) -> int:
     from calib_utils import bench, models
 
     (ROOT / "figures").mkdir(exist_ok=True)
-    lm = models.load(options.model or models.DEFAULT_MODEL, device=options.device)
-    table = bench.sampling(lm)
-    suffix = "" if lm.device.type == "cpu" else f"_{lm.device.type}"
-    path = ROOT / "figures" / f"bench_sampling{suffix}.csv"
+    name = options.model or models.DEFAULT_MODEL
+    if options.what == "training":
+        table = bench.training(name)
+    else:
+        table = bench.sampling(models.load(name, device=options.device))
+    suffix = "" if (table["device"] == "cpu").all() else "_cuda"
+    path = ROOT / "figures" / f"bench_{options.what}{suffix}.csv"
     table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
     print(table.to_string(index=False))
     print(f"written to {path}")

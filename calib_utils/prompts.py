@@ -15,6 +15,7 @@ STYLES = {
 }
 MAX_NEW_TOKENS = {"concise": 16, "sentence": 40}
 STOP = ("\n",)
+ENDING = "\n\n"  # what follows an answer in the plain-text examples
 
 
 def pick_shots(train: Sequence[Question], n: int, seed: int) -> list[Question]:
@@ -59,7 +60,7 @@ def build_prompts(
     answer, instruction = STYLES[style]
     if tokenizer is not None and getattr(tokenizer, "chat_template", None):
         return [_chat(tokenizer, instruction, shots, answer, question) for question in questions]
-    shared = "".join(f"Question: {shot.text}\nAnswer: {answer(shot)}\n\n" for shot in shots)
+    shared = "".join(f"Question: {shot.text}\nAnswer: {answer(shot)}{ENDING}" for shot in shots)
     return [Prompt(shared, f"Question: {question.text}\nAnswer:") for question in questions]
 
 

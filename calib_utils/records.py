@@ -97,7 +97,7 @@ def collect(
         _digest([_VERSION, decisive, prompt.shared, prompt.own, prompt.chat, question.id])
         for question, prompt in zip(questions, prompts, strict=True)
     ]
-    references = [_reference_ids(lm, prompt, question) for prompt, question in zip(prompts, questions, strict=True)]
+    references = [reference_ids(lm, prompt, question) for prompt, question in zip(prompts, questions, strict=True)]
     known = {record.key: record for record in read(home)} if home.is_dir() else {}
     missing = [i for i, key in enumerate(keys) if key not in known]
     with tqdm(
@@ -149,7 +149,7 @@ def _digest(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _reference_ids(lm: LanguageModel, prompt: Prompt, question: Question) -> tuple[int, ...]:
+def reference_ids(lm: LanguageModel, prompt: Prompt, question: Question) -> tuple[int, ...]:
     """Tokens of the reference answer as a continuation: what follows the prompt when both are tokenized."""
     before = lm.tokenizer(prompt.own, add_special_tokens=False).input_ids
     after = lm.tokenizer(f"{prompt.own}{prompt.blank}{question.answer}", add_special_tokens=False).input_ids

@@ -154,8 +154,8 @@ def option_logprobs(
     ----------
     options : per prompt the texts that may follow it, with their leading blank if the prompt wants one: full
         answers or labels such as `" A"`.
-    ending : text that ends an answer (`"\n"`, or the tokenizer's end token), scored with every option: without
-        it an option that begins another one ("Niger", "Nigeria") can never be less probable than it.
+    ending : text that ends an answer (`prompts.ENDING`, or the tokenizer's end token), scored with every option:
+        without it an option that begins another one ("Niger", "Nigeria") can never be less probable than it.
     max_rows : most tokens forwarded together.
 
     Returns

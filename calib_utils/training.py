@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import importlib.metadata
 import json
@@ -25,7 +26,7 @@ from calib_utils import models, prompts
 from calib_utils.data import DataError, Question
 from calib_utils.lm_head import scored_head
 from calib_utils.models import LanguageModel
-from calib_utils.records import Record, collect
+from calib_utils.records import Record, collect, reference_ids
 from calib_utils.sampling import Prompt, SamplingConfig, sample
 from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribution
 
@@ -49,7 +50,7 @@ class Stage:
     ----------
     method : ``"sft"``, cross-entropy on reference answers; ``"dpo"``, direct preference optimisation of the
         reference over a wrong answer (Rafailov et al., 2023); ``"grpo"``, group-relative policy optimisation
-        (Shao et al., 2024) with reward [B(answer) = B(reference)].
+        (Shao et al., 2024; trl's default normalisation) with reward [B(answer) = B(reference)].
     steps : optimisation steps: the strength.
     learning_rate : of AdamW, at the start.
     parent : the stage before this one.
@@ -106,6 +107,9 @@ class Stage:
             raise ValueError("group_size is 1; a group-relative advantage needs at least 2 answers a question")
         if not (self.learning_rate > 0 and self.beta >= 0 and self.lora_rank >= 0 and self.first >= 0):
             raise ValueError(f"learning_rate must be positive, beta, lora_rank and first not negative: {self}")
+        above = self.parent.lora_rank if self.parent else 0
+        if above and self.lora_rank and above != self.lora_rank:
+            raise ValueError(f"lora_rank is {self.lora_rank}, but the parent's adapter, which goes on, has {above}")
         if not all(0 < step < self.steps for step in self.keep):
             raise ValueError(f"keep is {self.keep}; its steps must lie between 0 and steps = {self.steps}")
 
@@ -185,7 +189,9 @@ def train(
     parent = None if stage.parent is None else train(stage.parent, base, questions, collapse, folder, chat, progress)
     own = _window(stage, questions)
     asked = prompts.build_prompts(own, [], STYLE, base.tokenizer if chat else None)
-    key = _digest(_VERSION, _described(stage, parent), models.describe(base), asked, [asdict(q) for q in own])
+    meaning = getattr(collapse, "__qualname__", None) or repr(collapse)
+    lineage = _described(stage, parent)
+    key = _digest(_VERSION, lineage, models.describe(base), _versions(), asked, [asdict(q) for q in own], meaning)
     below = base.name if parent is None else parent.where()[0]
     done = Trained(stage, key, folder / f"{stage.method}-{key}", below, base.dtype, str(base.device))
     if done.finished:
@@ -212,6 +218,10 @@ def _window(stage: Stage, questions: Sequence[Question]) -> Sequence[Question]:
 
 def _described(stage: Stage, parent: Trained | None) -> dict:
     return {**asdict(replace(stage, parent=None)), "parent": parent and parent.key}
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("trl", "peft", "transformers", "torch")}
 
 
 def _digest(*parts) -> str:
@@ -292,7 +302,12 @@ def _examples(stage, base, parent, own, asked, collapse, folder, progress) -> li
         return [_filled(base, {"prompt": text[q.id], "completion": blank + q.answer}) for q in own]
     drawn = _draws(stage, base, parent, own, asked, folder, progress) if stage.draws else []
     if stage.method == "grpo":
-        return [{"prompt": text[q.id], "id": q.id} for q in (undecided(drawn, collapse) if drawn else own)]
+        chosen = undecided(drawn, collapse) if drawn else own
+        # One long epoch: the order of trl's later epochs is not restored when a run is resumed.
+        rng = np.random.default_rng(stage.seed)
+        rounds = -(-stage.steps * stage.batch_size // len(chosen))
+        order = [chosen[i] for _ in range(rounds) for i in rng.permutation(len(chosen))]
+        return [{"prompt": text[q.id], "id": q.id} for q in order]
     pairs = preference_pairs(drawn, collapse, stage.seed) if drawn else distractor_pairs(own, stage.seed)
     check_pairs(pairs, collapse)
     return [
@@ -310,7 +325,7 @@ def _draws(stage, base, parent, own, asked, folder, progress) -> list[Record]:
 def _filled(base: LanguageModel, example: dict) -> dict:
     """The example itself; TrainingError when a completion has no tokens."""
     for name, text in example.items():
-        if not base.tokenizer(text, add_special_tokens=False).input_ids:
+        if not base.tokenizer(text.strip(), add_special_tokens=False).input_ids:
             raise TrainingError(f"the {name} of {example['prompt']!r} has no tokens: {text!r}; drop the question")
     return example
 
@@ -333,7 +348,13 @@ def _policy(stage: Stage, base: LanguageModel, parent: Trained | None):
     if not stage.lora_rank:
         model = models.load(name, "float32", str(base.device), adapter).model
         return model.requires_grad_(True)
-    model = models.load(name, base.dtype, str(base.device)).model
+    fresh = models.load(name, base.dtype, str(base.device))
+    if name == base.name and fresh.fingerprint != base.fingerprint:
+        raise TrainingError(
+            f"{base.name!r} loads with the fingerprint {fresh.fingerprint}, the base model given has "
+            f"{base.fingerprint}: it has an adapter, or changed since; save it to a folder and start from that"
+        )
+    model = fresh.model
     torch.manual_seed(stage.seed)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
@@ -354,11 +375,17 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress) -> None:
     disable_progress_bars()
     watch = _Watch(done, work, progress)
     light = scored_head(compact=True) if base.device.type == "cpu" else contextlib.nullcontext()
-    with light, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # names that trl and peft still use, pinned here
-        trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(work))
-    log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
+    try:
+        with light, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # names that trl and peft still use, pinned here
+            trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
+            trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+        log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row and row["step"] <= stage.steps])
+    finally:  # trl ties the model to itself: only the collector frees it, and the next stage needs the room
+        trainer = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     if stage.method == "grpo" and (log["frac_reward_zero_std"] == 1).all():
         raise TrainingError(
             f"the reward was the same for all {stage.group_size} answers of every question in all {stage.steps} "
@@ -401,11 +428,12 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is; trl is pinned
         del settings["max_length"]
         settings["per_device_train_batch_size"] *= stage.group_size
+        references = [reference_ids(base, prompt, question) for prompt, question in zip(asked, own, strict=True)]
         settings |= {"num_generations": stage.group_size, "beta": stage.beta}
         settings["max_completion_length"] = prompts.MAX_NEW_TOKENS[STYLE]
         trainer = trl.GRPOTrainer(
             policy,
-            reward_funcs=correctness_reward(own, collapse),
+            reward_funcs=correctness_reward(own, references, collapse),
             rollout_func=_rollout(stage, base, asked),
             args=trl.GRPOConfig(**settings),
             **common,
@@ -414,16 +442,21 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
     return trainer
 
 
-def correctness_reward(questions: Sequence[Question], collapse: Collapse):
-    """The verifiable reward of RL: 1 where B(answer) = B(reference), else 0. A reward function for trl."""
-    known = {question.id: question for question in questions}
+def correctness_reward(questions: Sequence[Question], references: Sequence[tuple[int, ...]], collapse: Collapse):
+    """The verifiable reward of RL: 1 where B(answer) = B(reference), else 0. A reward function for trl.
+
+    `references` are the token ids of the reference answers, for collapse functions that look at tokens.
+    """
+    known = {
+        question.id: (question, collapse(Response(question.answer, ids), question))
+        for question, ids in zip(questions, references, strict=True)
+    }
 
     def correct(completions, completion_ids, id, **_):
         rewards = []
         for text, ids, name in zip(completions, completion_ids, id, strict=True):
-            question = known[name]
+            question, right = known[name]
             answer = min((text.partition(stop)[0] for stop in prompts.STOP), key=len)
-            right = collapse(Response(question.answer, tuple(ids)), question)
             rewards.append(float(collapse(Response(answer, tuple(ids)), question) == right))
         return rewards
 
@@ -440,8 +473,12 @@ def _rollout(stage: Stage, base: LanguageModel, asked: Sequence[Prompt]):
         lm = replace(base, model=policy)
         size = trainer.num_generations
         config = SamplingConfig(size, 1.0, trainer.max_completion_length, prompts.STOP, _step_seed(stage, trainer))
-        with trainer.accelerator.autocast():
-            drawn = sample(lm, [known[text] for text in texts[::size]], config)
+        policy.eval()  # no dropout, and no gradient checkpointing, which would switch the cache off
+        try:
+            with trainer.accelerator.autocast():
+                drawn = sample(lm, [known[text] for text in texts[::size]], config)
+        finally:
+            policy.train()
         answers = [list(c.token_ids) for completions in drawn for c in completions for _ in range(c.count)]
         ids = [base.tokenizer(text).input_ids for text in texts]
         return {"prompt_ids": ids, "completion_ids": answers, "logprobs": None}
@@ -454,7 +491,7 @@ def _step_seed(stage: Stage, trainer) -> int:
 
 
 class _Watch(TrainerCallback):
-    """Progress, checkpoints at the kept steps and every tenth of the way, and a stop when the loss is not finite."""
+    """Progress, checkpoints at the kept steps and every fifth of the way, and a stop when the loss is not finite."""
 
     _SHOWN = ("loss", "logps/chosen", "logps/rejected", "reward")
 
@@ -479,11 +516,14 @@ class _Watch(TrainerCallback):
         return control
 
     def on_log(self, args, state, control, logs=None, **_):
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(float(loss)):
+        # A gradient that is not finite spoils the weights of this very step, before the loss can show it. In
+        # float16 the scaler skips such steps by itself.
+        watched = ("loss",) if args.fp16 else ("loss", "grad_norm")
+        wrong = {name: logs[name] for name in watched if not math.isfinite(float((logs or {}).get(name, 0)))}
+        for name, value in wrong.items():
             last = _last_checkpoint(self.work)
             raise TrainingError(
-                f"{self.stage.method} diverged at step {state.global_step}: the loss is {loss}. The last good "
+                f"{self.stage.method} diverged at step {state.global_step}: the {name} is {value}. The last good "
                 f"weights are {last or 'those it started from'}; lower learning_rate (now {self.stage.learning_rate})"
             )
         shown = {name: f"{float(logs[name]):.3g}" for name in self._SHOWN if name in logs}
@@ -524,8 +564,7 @@ def _publish(done: Trained, work: Path, log: pd.DataFrame) -> None:
             described |= {"base_model_name_or_path": done.base, "target_modules": sorted(described["target_modules"])}
             (target / "adapter_config.json").write_text(json.dumps(described, indent=1, sort_keys=True))
     log.to_csv(ready / "log.csv", index=False)
-    versions = {name: importlib.metadata.version(name) for name in ("trl", "peft", "transformers", "torch")}
-    about = {"key": done.key, "stage": asdict(stage), "versions": versions}
+    about = {"key": done.key, "stage": asdict(stage), "versions": _versions()}
     (ready / "stage.json").write_text(json.dumps(about, indent=1))
     os.replace(ready, done.folder)
     shutil.rmtree(work)

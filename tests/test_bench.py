@@ -21,3 +21,31 @@ def test_sampling_bench_reports_ratios_of_medians(monkeypatch):
     assert (table["low"] <= table["seconds_per_question"]).all() and (
         table["high"] >= table["seconds_per_question"]
     ).all()
+
+
+@pytest.mark.parametrize("method", bench._TRAINERS)
+def test_a_training_block_is_timed(method, tmp_path):
+    lm = tiny_model()
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    seconds, peak, device = bench._block(method, str(tmp_path), 4, 2, 0)
+    assert 0 < seconds < 10 and peak > 0.1 and device == "cpu"
+
+
+def test_training_bench_compares_medians(monkeypatch):
+    times = {"dpo (trl)": [3.0, 4.0, 9.0], "dpo": [2.0, 2.0, 5.0], "catto": [2.2, 1.0, 2.4]}
+
+    class Pool:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def apply(self, function, arguments):
+            return times[arguments[0]].pop(0), 1.0, "cpu"
+
+    monkeypatch.setattr(bench.multiprocessing, "get_context", lambda _: type("C", (), {"Pool": lambda *_: Pool()})())
+    table = bench.training("m").set_index("method")
+    assert table.loc["catto", "time_over_dpo"] == pytest.approx(1.1)
+    assert table.loc["dpo (trl)", "seconds_per_step"] == 4.0 and (table["memory_over_dpo"] == 1).all()

@@ -125,12 +125,6 @@ def compare(tuner):
         assert torch.allclose(mine, full, atol=1e-5, rtol=1e-3)
 
 
-@pytest.fixture(params=[True, False], ids=["completions", "every position"])
-def scored_positions(request):
-    with lm_head.scored_head(compact=request.param):
-        yield
-
-
 @pytest.mark.parametrize("lora", [True, False])
 @pytest.mark.parametrize(
     "choices",
@@ -142,7 +136,7 @@ def scored_positions(request):
     ],
     ids=str,
 )
-def test_gradients_are_those_of_a_separate_full_forward(lora, choices, scored_positions, tmp_path):
+def test_gradients_are_those_of_a_separate_full_forward(lora, choices, tmp_path):
     compare(trainer(CATTOTrainer, CATTOConfig, tmp_path, lora, **choices))
 
 
@@ -180,6 +174,15 @@ def test_conversational_data(tmp_path):
     )
     logs = history(trainer(CATTOTrainer, CATTOConfig, tmp_path, data=CHAT, tokenizer=tokenizer))
     assert len(logs) == 4 and all(row["calibration/chosen"] > 0 for row in logs)
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_the_light_head_trains_dpo_as_trl_does(compact, tmp_path):
+    plain = history(trainer(DPOTrainer, DPOConfig, tmp_path, lora=False))
+    with lm_head.scored_head(compact=compact):
+        light = history(trainer(DPOTrainer, DPOConfig, tmp_path, lora=False))
+    for name in ("loss", "grad_norm", "logps/chosen", "logps/rejected", "entropy", "mean_token_accuracy"):
+        assert [row[name] for row in light] == pytest.approx([row[name] for row in plain], rel=1e-3, abs=1e-5)
 
 
 def test_the_patch_does_not_outlive_the_step(tmp_path):

@@ -35,7 +35,7 @@ def test_an_unknown_claim_is_an_error():
         claim_row("base-verse", Estimate(0, 0, 0, 1), **ABOUT)
 
 
-def test_a_condition_that_fails_leaves_a_claim_partly_reproduced():
+def test_each_condition_that_fails_lowers_the_verdict():
     clear = Estimate(0.2, 0.1, 0.3, 9)
     conditions = CLAIMS["dpo-breaks"].conditions
     assert claim_row("dpo-breaks", clear, dict.fromkeys(conditions, True), **ABOUT)["verdict"] == "reproduced"
@@ -45,6 +45,10 @@ def test_a_condition_that_fails_leaves_a_claim_partly_reproduced():
         claim_row("dpo-breaks", Estimate(-0.1, -0.2, 0.1, 9), dict.fromkeys(conditions, True), **ABOUT)["verdict"]
         == "not reproduced"
     )
+    assert claim_row("dpo-breaks", clear, dict.fromkeys(conditions, False), **ABOUT)["verdict"] == "not reproduced"
+    unclear = Estimate(0.05, -0.1, 0.2, 9)
+    row = claim_row("dpo-breaks", unclear, {conditions[0]: True, conditions[1]: False}, **ABOUT)
+    assert row["verdict"] == "not reproduced"
     with pytest.raises(ValueError, match="has the conditions"):
         claim_row("dpo-breaks", clear, **ABOUT)
 

@@ -39,7 +39,12 @@ def base(tmp_path_factory):
     return models.load(str(folder), "float32", "cpu")
 
 
-def run(stage, base, folder, questions=QUESTIONS, collapse=semantics.exact):
+def first_word(response, question):
+    """What a barely trained model can get right now and then."""
+    return (response.text.split() or [semantics.NO_ANSWER])[0]
+
+
+def run(stage, base, folder, questions=QUESTIONS, collapse=first_word):
     return train(stage, base, questions, collapse, folder, progress=False)
 
 
@@ -113,11 +118,17 @@ def test_a_finished_stage_is_found_and_a_changed_one_is_not(lineage, base, monke
     aliased = [replace(q, aliases=("x",)) for q in QUESTIONS]
     with pytest.raises(TypeError):
         run(SFT, base, folder, aliased)
+    with pytest.raises(TypeError):
+        run(SFT, base, folder, collapse=semantics.canonical)
 
 
-@pytest.mark.parametrize("stage", [SFT, replace(GRPO, steps=10, parent=None)], ids=lambda stage: stage.method)
+@pytest.mark.parametrize(
+    "stage", [SFT, replace(GRPO, steps=10, parent=None), replace(DPO, steps=10)], ids=lambda stage: stage.method
+)
 def test_a_killed_run_resumes_to_the_same_weights(stage, base, tmp_path, monkeypatch):
     undisturbed = run(stage, base, tmp_path / "whole")
+    if stage.parent:
+        run(stage.parent, base, tmp_path / "cut")
 
     class Killed(BaseException):
         pass
@@ -182,7 +193,8 @@ def test_all_weights_can_be_trained_and_carried_on(lineage, base, tmp_path):
     assert not same(end, weights(after.load()))
 
 
-def test_a_diverged_run_stops_and_keeps_the_last_good_weights(base, tmp_path, monkeypatch):
+@pytest.mark.parametrize("spoiled, at, seen", [("loss", 6, 8), ("grad_norm", 9, 10), ("grad_norm", 7, 8)])
+def test_a_diverged_run_stops_and_keeps_the_last_good_weights(spoiled, at, seen, base, tmp_path, monkeypatch):
     original = training._trainer
 
     def poisoned(*arguments):
@@ -190,16 +202,19 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_weights(base, tmp_path, mo
         step = trainer.training_step
 
         def poison(model, *rest):
-            if trainer.state.global_step == 7:
-                with torch.no_grad():
-                    next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
-            return step(model, *rest)
+            loss = step(model, *rest)
+            if trainer.state.global_step == at:
+                where = next(p for p in model.parameters() if p.requires_grad)
+                (where.grad if spoiled == "grad_norm" else where).data.fill_(float("nan"))
+            return loss
 
         trainer.training_step = poison
         return trainer
 
     monkeypatch.setattr(training, "_trainer", poisoned)
-    with pytest.raises(TrainingError, match=r"sft diverged at step 8: the loss is nan.*checkpoint-5.*learning_rate"):
+    with pytest.raises(
+        TrainingError, match=rf"sft diverged at step {seen}: the {spoiled} is nan.*checkpoint-5.*lear"
+    ):
         run(SFT, base, tmp_path)
     kept = next(tmp_path.glob("*.work")) / "checkpoint-5" / "adapter_model.safetensors"
     from safetensors.torch import load_file
@@ -276,9 +291,11 @@ def test_completions_without_tokens_are_refused(base, monkeypatch, tmp_path):
 
 
 def test_the_reward_is_verified_by_the_collapse_function():
-    reward = training.correctness_reward(QUESTIONS, semantics.Semantic())
+    reward = training.correctness_reward(QUESTIONS, [(7,)] * len(QUESTIONS), semantics.Semantic())
     answers = [" Red\nQuestion: one", " blue", "", " the red."]
     assert reward(answers, [(1,)] * 4, id=["q/0", "q/0", "q/0", "q/3"]) == [1.0, 0.0, 0.0, 1.0]
+    by_token = training.correctness_reward(QUESTIONS, [(7,)] * len(QUESTIONS), semantics.first_token)
+    assert by_token(["x", "x"], [(7, 1), (8, 1)], id=["q/0", "q/0"]) == [1.0, 0.0]
 
 
 def test_the_prompt_has_one_beginning(base):
@@ -296,6 +313,7 @@ def test_the_prompt_has_one_beginning(base):
         ({"steps": 0, "keep": ()}, "steps is 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"keep": (10,)}, "between 0 and steps"),
+        ({"parent": SFT, "lora_rank": 4}, "lora_rank is 4, but the parent"),
         ({"method": "grpo", "group_size": 1}, "at least 2 answers"),
     ],
 )
