@@ -105,6 +105,8 @@ class LineageStudy(RunConfig):
     dpo_questions: Positive
     dpo_lr: LearningRate
     distractor_lr: LearningRate
+    distractor_steps: Positive
+    beta_steps: Positive
     dpo_beta: Annotated[float, Field(gt=0)]
     dpo_betas: list[Annotated[float, Field(gt=0)]]
     grpo_steps: Annotated[list[Positive], Field(min_length=1)]
@@ -121,6 +123,8 @@ class LineageStudy(RunConfig):
         for steps, reported in ((self.dpo_steps, self.dpo_reported), (self.grpo_steps, self.grpo_reported)):
             if reported not in steps or steps != sorted(set(steps)):
                 raise ValueError(f"{reported} steps are to be reported; the steps {steps} must rise and hold them")
+        if self.beta_steps not in self.dpo_steps:
+            raise ValueError(f"beta_steps is {self.beta_steps}; use one of dpo_steps {self.dpo_steps}")
         return self
 
 

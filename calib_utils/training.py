@@ -491,13 +491,13 @@ def _step_seed(stage: Stage, trainer) -> int:
 
 
 class _Watch(TrainerCallback):
-    """Progress, checkpoints at the kept steps and every fifth of the way, and a stop when the loss is not finite."""
+    """Progress, checkpoints at the kept steps and every fifth of a long way, and a stop when the loss is not finite."""
 
     _SHOWN = ("loss", "logps/chosen", "logps/rejected", "reward")
 
     def __init__(self, done: Trained, work: Path, progress: bool) -> None:
         self.work, self.stage, self.progress, self.bar = work, done.stage, progress, None
-        self.every = max(5, done.stage.steps // 5)
+        self.every = max(20, done.stage.steps // 5)
 
     def on_train_begin(self, args, state, control, **_):
         self.bar = tqdm(
