@@ -60,17 +60,19 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0",
     return ax
 
 
-def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, title: str = "", ax=None):
+def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, title: str = "", ax=None, log=False):
     """Value against `x`, one line per `group`, with 95 % intervals (columns value, low, high).
 
-    The lines are set apart sideways by a hair, so that intervals at the same `x` stay readable.
+    The lines are set apart sideways by a hair, so that intervals at the same `x` stay readable. With `log` the axis of
+    `x` is logarithmic, with a tick at every value.
     """
     ax = plt.gca() if ax is None else ax
     step = 0.012 * (table[x].max() - table[x].min())
+    apart = (table[x].max() / table[x].min()) ** 0.012 if log else None
     for i, (name, part) in enumerate(table.groupby(group, sort=False)):
         errors = [part["value"] - part["low"], part["high"] - part["value"]]
         ax.errorbar(
-            part[x] + i * step,
+            part[x] * apart**i if log else part[x] + i * step,
             part["value"],
             yerr=errors,
             fmt="o-",
@@ -80,6 +82,10 @@ def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, tit
             label=_readable(name),
         )
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if log:
+        values = sorted(table[x].unique())
+        ax.set(xscale="log", xticks=values, xticklabels=[f"{value:g}" for value in values])
+        ax.minorticks_off()
     if (table["low"] >= 0).all():
         ax.set_ylim(bottom=0)
     ax.legend()

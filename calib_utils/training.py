@@ -491,7 +491,7 @@ def _step_seed(stage: Stage, trainer) -> int:
 
 
 class _Watch(TrainerCallback):
-    """Progress, checkpoints at the kept steps and every fifth of a long way, and a stop when the loss is not finite."""
+    """Progress, checkpoints at the kept steps and in between, and a stop when loss or gradient is not finite."""
 
     _SHOWN = ("loss", "logps/chosen", "logps/rejected", "reward")
 
