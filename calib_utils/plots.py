@@ -63,8 +63,8 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0",
 def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, title: str = "", ax=None, log=False):
     """Value against `x`, one line per `group`, with 95 % intervals (columns value, low, high).
 
-    The lines are set apart sideways by a hair, so that intervals at the same `x` stay readable. With `log` the axis of
-    `x` is logarithmic, with a tick at every value.
+    The lines are set apart sideways by a hair, so that intervals at the same `x` stay readable. With `log` the axis
+    of `x` is logarithmic, with a tick at every value.
     """
     ax = plt.gca() if ax is None else ax
     step = 0.012 * (table[x].max() - table[x].min())
