@@ -68,8 +68,8 @@ OVERCONFIDENT = "mean confidence above accuracy"
 KEPT = "accuracy at most 3 points below SFT"
 _BREAKS = (
     "smECE minus that of SFT on the same questions: reproduced if its 95 % interval is above 0, that of mean "
-    "confidence minus accuracy too, and accuracy is at most 3 points below SFT; partly if one of these fails; not "
-    "reproduced if more fail"
+    "confidence minus accuracy too, and accuracy is at most 3 points below SFT; partly if one of the three fails but "
+    "the smECE is still higher than that of SFT; else not reproduced"
 )
 _PAPER_A = "Trained on Tokens, Calibrated on Concepts (arXiv 2511.04869)"
 
