@@ -6,10 +6,12 @@ import csv
 import hashlib
 import json
 import random
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import numpy as np
 
 SPLITS = ("train", "dev", "test")
 FACTS = "facts"
+GENERATED = ("arithmetic", "multihop")
 
 
 class DataError(ValueError):
@@ -38,6 +41,7 @@ class Question:
     statement : the answer as a full sentence, for style `sentence`.
     choices : options of the multiple-choice form with `answer` among them, or None.
     fame : 0 (obscure) to 1 (famous) within its relation, or None.
+    chain : the worked reasoning, one sentence per step, for style `cot`; empty if there is none.
     """
 
     id: str
@@ -49,6 +53,7 @@ class Question:
     aliases: tuple[str, ...] = ()
     choices: tuple[str, ...] | None = None
     fame: float | None = None
+    chain: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("text", "answer"):
@@ -74,7 +79,8 @@ def load_questions(
 
     Parameters
     ----------
-    dataset : `"facts"` (embedded) or one of `sorted(SCHEMAS)` by its hub id or short name.
+    dataset : `"facts"` (embedded), `"arithmetic"` (generated: word problems of 1 to 6 steps), `"multihop"`
+        (composed from the facts), or one of `sorted(SCHEMAS)` by its hub id or short name.
     split : train, dev or test. Public sets keep their published train split as `train`; what they call
         validation or test is cut by a hash of the question into dev (40 %) and test (60 %), and sets published
         as a single split, like local files, into train, dev and test (50, 20, 30 %).
@@ -89,7 +95,9 @@ def load_questions(
     if split not in SPLITS:
         raise DataError(f"split is {split!r}; use one of {SPLITS}")
     if dataset == FACTS and path is None:
-        questions = [question for question in _facts() if question.split == split]
+        questions = [question for question in facts() if question.split == split]
+    elif dataset in GENERATED and path is None:
+        questions = import_module(f"calib_utils.{dataset}").questions(split)
     else:
         schema = _schema(dataset)
         rows = _read_rows(Path(path)) if path is not None else None
@@ -121,11 +129,22 @@ def take_turns(lists: Sequence[Sequence[Question]]) -> list[Question]:
 
 
 @cache
-def _facts() -> tuple[Question, ...]:
-    folder = files("calib_utils.facts")
-    templates = json.loads((folder / "relations.json").read_text(encoding="utf-8"))
-    lines = (folder / "facts.jsonl").read_text(encoding="utf-8").split("\n")
-    return tuple(_fact(json.loads(line), templates) for line in lines if line)
+def fact_rows() -> tuple[dict, ...]:
+    """The embedded facts as they are stored: id, relation, entity, split, subject, answer, aliases, ..."""
+    lines = (files("calib_utils.facts") / "facts.jsonl").read_text(encoding="utf-8").split("\n")
+    return tuple(json.loads(line) for line in lines if line)
+
+
+@cache
+def fact_templates() -> dict[str, dict]:
+    """Per relation of the facts the ways to ask for it (`questions`) and to state it (`statement`)."""
+    return json.loads((files("calib_utils.facts") / "relations.json").read_text(encoding="utf-8"))
+
+
+@cache
+def facts() -> tuple[Question, ...]:
+    """The embedded facts as questions, all splits."""
+    return tuple(_fact(row, fact_templates()) for row in fact_rows())
 
 
 def _fact(row: dict, templates: dict) -> Question:
@@ -134,18 +153,19 @@ def _fact(row: dict, templates: dict) -> Question:
     statement = template["statement"].format(subject=row["subject"], answer=row["answer"])
     return Question(
         id=row["id"],
-        text=_capitalised(text),
+        text=capitalised(text),
         answer=row["answer"],
         relation=row["relation"],
         split=row["split"],
-        statement=_capitalised(statement),
+        statement=capitalised(statement),
         aliases=tuple(row["aliases"]),
         choices=tuple(row["choices"]),
         fame=row["fame"],
     )
 
 
-def _capitalised(text: str) -> str:
+def capitalised(text: str) -> str:
+    """The text with its first letter in upper case, the others as they are."""
     return text[0].upper() + text[1:]
 
 
@@ -154,7 +174,8 @@ class Schema:
     """Where a public set is published and how a row becomes a question.
 
     `parse` maps a row to (question, answers, relation, choices); the first answer is the reference. `splits`
-    are the published names (train, evaluation); train is None for sets published as a single split.
+    are the published names (train, evaluation); train is None for sets published as a single split. `chain` gives a
+    row's worked reasoning, for sets that have it.
     """
 
     name: str
@@ -162,6 +183,7 @@ class Schema:
     config: str | None
     splits: tuple[str | None, str]
     parse: Callable[[dict], tuple[str, list[str], str, list[str] | None]]
+    chain: Callable[[dict], tuple[str, ...]] = lambda row: ()
 
 
 def _trivia_qa(row: dict):
@@ -182,6 +204,12 @@ def _gsm8k(row: dict):
     if not mark:
         raise KeyError("answer after '####'")
     return row["question"], [final.strip().replace(",", "")], "gsm8k", None
+
+
+def _gsm8k_chain(row: dict) -> tuple[str, ...]:
+    """The published reasoning line by line, without the calculator's notes in <<...>>."""
+    lines = row["answer"].rpartition("####")[0].splitlines()
+    return tuple(re.sub(r"<<[^>]*>>", "", line).strip() for line in lines if line.strip())
 
 
 def _mmlu(row: dict):
@@ -209,7 +237,7 @@ SCHEMAS = {
         Schema("triviaqa", "mandarjoshi/trivia_qa", "rc.nocontext", ("train", "validation"), _trivia_qa),
         Schema("nq_open", "google-research-datasets/nq_open", None, ("train", "validation"), _nq_open),
         Schema("simpleqa", "basicv8vc/SimpleQA", None, (None, "test"), _simple_qa),
-        Schema("gsm8k", "openai/gsm8k", "main", ("train", "test"), _gsm8k),
+        Schema("gsm8k", "openai/gsm8k", "main", ("train", "test"), _gsm8k, _gsm8k_chain),
         Schema("mmlu", "cais/mmlu", "all", ("dev", "test"), _mmlu),
         Schema("truthfulqa", "truthfulqa/truthful_qa", "generation", (None, "validation"), _truthful_qa),
     )
@@ -220,7 +248,7 @@ def _schema(dataset: str) -> Schema:
     for schema in SCHEMAS.values():
         if dataset in (schema.name, schema.hub_id):
             return schema
-    known = [FACTS, *sorted(SCHEMAS)]
+    known = [FACTS, *GENERATED, *sorted(SCHEMAS)]
     raise DataError(f"data set {dataset!r} is unknown; use one of {known} or a hub id of theirs")
 
 
@@ -255,19 +283,27 @@ def _question(schema: Schema, number: int, row: dict, shares: dict[str, float]) 
     answers = [answer.strip() for answer in answers if answer.strip()]
     if not answers:
         raise DataError(f"row {number} has no answer (question {text!r})")
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    edges = np.cumsum(list(shares.values()))
-    split = list(shares)[int(np.searchsorted(edges, int(digest[:8], 16) / 16**8 * edges[-1], side="right"))]
     return Question(
-        id=f"{schema.name}/{number}-{digest[:8]}",
+        id=f"{schema.name}/{number}-{_hash(text)}",
         text=text.strip(),
         answer=answers[0],
         relation=relation,
-        split=split,
+        split=split_of(text, shares),
         statement=f"The answer is {answers[0]}.",
         aliases=tuple(dict.fromkeys(answers[1:])),
         choices=tuple(choices) if choices else None,
+        chain=schema.chain(row),
     )
+
+
+def split_of(text: str, shares: dict[str, float]) -> str:
+    """The split that a hash of `text` falls into, where `shares` says how much each split gets."""
+    edges = np.cumsum(list(shares.values()))
+    return list(shares)[int(np.searchsorted(edges, int(_hash(text), 16) / 16**8 * edges[-1], side="right"))]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _unpacked(value):

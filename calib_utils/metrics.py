@@ -391,6 +391,18 @@ def mean_estimate(values, n_boot: int = 1000, seed: int = 0) -> Estimate:
     return Estimate(float(values.mean()), float(low), float(high), len(values))
 
 
+def mean_by(table: pd.DataFrame, by: Sequence[str], column: str, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Mean of a column in every group, with 95 % intervals over questions; several rows of a question count as one.
+
+    `table` has a column `question_id`. Columns: those of `by`, then value, low, high, n (questions).
+    """
+    rows = []
+    for key, part in table.groupby(list(by), sort=True):
+        values = part.groupby("question_id", sort=True)[column].mean()
+        rows.append({**dict(zip(by, key, strict=True)), **vars(mean_estimate(values, n_boot, seed))})
+    return pd.DataFrame(rows)
+
+
 def compare(
     tables: Mapping[object, pd.DataFrame | Sequence[pd.DataFrame]],
     names: Sequence[str],

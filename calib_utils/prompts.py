@@ -8,14 +8,31 @@ from collections.abc import Sequence
 from calib_utils.data import Question, shuffled_by_relation, take_turns
 from calib_utils.sampling import Prompt
 
-# The answer that each style shows in its examples, and the instruction that a chat model gets.
+# The instruction that a chat model gets for each style; `worked` gives the answer that its examples show.
 STYLES = {
-    "concise": (lambda question: question.answer, "Answer with a word or a short phrase."),
-    "sentence": (lambda question: question.statement, "Answer in one short sentence."),
+    "concise": "Answer with a word or a short phrase.",
+    "sentence": "Answer in one short sentence.",
+    "cot": "Reason step by step in short sentences, on one line. End with 'The answer is' and the answer.",
 }
-MAX_NEW_TOKENS = {"concise": 16, "sentence": 40}
+MAX_NEW_TOKENS = {"concise": 16, "sentence": 40, "cot": 128}
 STOP = ("\n",)
 ENDING = "\n\n"  # what follows an answer in the plain-text examples
+
+
+def worked(question: Question, style: str) -> str:
+    """The reference answer as `style` gives it: the answer, the statement, or the chain and then the answer.
+
+    Raises ValueError for an unknown style, and for style `cot` with a question that has no chain.
+    """
+    if style not in STYLES:
+        raise ValueError(f"style is {style!r}; use one of {sorted(STYLES)}")
+    if style == "concise":
+        return question.answer
+    if style == "sentence":
+        return question.statement
+    if not question.chain:
+        raise ValueError(f"question {question.id!r} has no worked chain, which style 'cot' shows; use another style")
+    return " ".join((*question.chain, f"The answer is {question.answer}."))
 
 
 def pick_shots(train: Sequence[Question], n: int, seed: int) -> list[Question]:
@@ -53,21 +70,21 @@ def build_prompts(
 
     Raises
     ------
-    ValueError : an unknown style.
+    ValueError : an unknown style, or an example without the chain that style `cot` shows.
     """
     if style not in STYLES:
         raise ValueError(f"style is {style!r}; use one of {sorted(STYLES)}")
-    answer, instruction = STYLES[style]
+    examples = [(shot.text, worked(shot, style)) for shot in shots]
     if tokenizer is not None and getattr(tokenizer, "chat_template", None):
-        return [_chat(tokenizer, instruction, shots, answer, question) for question in questions]
-    shared = "".join(f"Question: {shot.text}\nAnswer: {answer(shot)}{ENDING}" for shot in shots)
+        return [_chat(tokenizer, STYLES[style], examples, question) for question in questions]
+    shared = "".join(f"Question: {text}\nAnswer: {answer}{ENDING}" for text, answer in examples)
     return [Prompt(shared, f"Question: {question.text}\nAnswer:") for question in questions]
 
 
-def _chat(tokenizer, instruction, shots, answer, question) -> Prompt:
+def _chat(tokenizer, instruction, examples, question) -> Prompt:
     turns = []
-    for shot in shots:
-        turns += [{"role": "user", "content": shot.text}, {"role": "assistant", "content": answer(shot)}]
+    for text, answer in examples:
+        turns += [{"role": "user", "content": text}, {"role": "assistant", "content": answer}]
     turns.append({"role": "user", "content": question.text})
     turns[0] = {"role": "user", "content": f"{instruction}\n\n{turns[0]['content']}"}
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

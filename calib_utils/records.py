@@ -197,7 +197,7 @@ def _write(rows: Sequence[Record], prompts: Sequence[Prompt], home: Path) -> Non
 
 def _record(row: dict) -> Record:
     question = json.loads(row["question"])
-    question["aliases"] = tuple(question["aliases"])
+    question["aliases"], question["chain"] = tuple(question["aliases"]), tuple(question.get("chain", ()))
     question["choices"] = tuple(question["choices"]) if question["choices"] else None
     columns = zip(row["texts"], row["token_ids"], row["counts"], row["logprobs"], row["finished"], strict=True)
     completions = tuple(

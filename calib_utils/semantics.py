@@ -12,6 +12,8 @@ collapse function       what it merges
 `Semantic`              all of these, the question's own aliases ("Japanese yen" = "yen"), other names of known
                         answers of the relation ("U.S." = "United States"), a known answer followed by a comma
                         ("Oklahoma, USA"), and for whole sentences the answer named in them
+`number`                responses that give the same number, whatever stands around it
+`Chain`                 chains of thought with the same final answer, compared by one of the functions above
 ======================  =========================================================================================
 
 A response without an answer (empty, or going on with a new question) is the class `NO_ANSWER` and stays counted.
@@ -214,6 +216,60 @@ def _stands_out(name: str, text: str) -> bool:
     return re.search(rf"(?<![^\W_])(?:{spelled})(?![^\W_])", text) is not None
 
 
+def number(response: Response, question: Question) -> str:
+    """B(z) = the first number in the text; without one, `canonical_text` of it."""
+    text = canonical_text(response.text)
+    if _is_number(text):
+        return text
+    found = re.search(r"(?<![\w.])[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?", response.text)
+    return text if found is None else canonical_text(found[0])
+
+
+_MARK = re.compile(r"(?i)\banswer(?:\s+(?:is|was|must be|should be))?\b\s*:?|####")
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+
+
+def final_answer(text: str) -> str | None:
+    """What a chain of thought ends with: the text after its last "answer is", "answer:" or "####", or what stands
+    in its last \\boxed{}; None when it never comes to that.
+    """
+    boxed = _BOXED.findall(text)
+    if boxed:
+        return boxed[-1].strip() or None
+    *_, tail = _MARK.split(text)
+    tail = tail.strip().strip("*$:").strip().rstrip(".").strip()
+    return tail if tail and _MARK.search(text) else None
+
+
+@dataclass(frozen=True)
+class Chain:
+    """B(z) = `answer` of the final answer of a chain of thought; a chain that never reaches one is `NO_ANSWER`.
+
+    Attributes
+    ----------
+    answer : the collapse function for final answers, `number` or a `Semantic`.
+    """
+
+    answer: Collapse
+
+    def __call__(self, response: Response, question: Question) -> str:
+        """The class of `response`."""
+        final = final_answer(response.text)
+        return NO_ANSWER if final is None else self.answer(Response(final), question)
+
+
+def right_class(question: Question, collapse: Collapse, token_ids: tuple[int, ...] = ()) -> str:
+    """B of the reference answer, which is a final answer without a chain.
+
+    Raises ValueError when B maps it to `NO_ANSWER`.
+    """
+    answer = collapse.answer if isinstance(collapse, Chain) else collapse
+    name = answer(Response(question.answer, token_ids), question)
+    if name == NO_ANSWER:
+        raise ValueError(f"question {question.id!r}: the reference {question.answer!r} collapses to no answer")
+    return name
+
+
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"[+-]?\d+(\.\d+)?", text) is not None
 
@@ -299,7 +355,7 @@ def answers(record, collapse: Collapse, top: int = 6) -> pd.DataFrame:
     merged: dict[str, list] = defaultdict(list)
     for completion in record.completions:
         merged[collapse(Response(completion.text, completion.token_ids), question)].append(completion)
-    target = collapse(Response(question.answer, record.reference_ids), question)
+    target = right_class(question, collapse, record.reference_ids)
     shares = class_distribution(question, record.completions, collapse)
     return pd.DataFrame(
         [
@@ -328,9 +384,7 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
         question = record.question
         classes = class_distribution(question, record.completions, collapse, estimator)
         prediction, confidence = semantic_confidence(classes)
-        reference = collapse(Response(question.answer, record.reference_ids), question)
-        if reference == NO_ANSWER:
-            raise ValueError(f"question {question.id!r}: the reference {question.answer!r} collapses to no answer")
+        reference = right_class(question, collapse, record.reference_ids)
         p = np.array(list(classes.values()))
         p = p[p > 0] / p.sum()
         rows.append(

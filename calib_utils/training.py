@@ -28,11 +28,10 @@ from calib_utils.lm_head import scored_head
 from calib_utils.models import LanguageModel
 from calib_utils.records import Record, collect, reference_ids
 from calib_utils.sampling import Prompt, SamplingConfig, sample
-from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribution
+from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribution, right_class
 
 _VERSION = 1  # part of every key: change it when the same stage would train differently
 _DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
-STYLE = "concise"
 METHODS = ("sft", "dpo", "grpo")
 REJECTED = ("samples", "distractors")
 SCHEDULES = ("constant", "linear")
@@ -65,6 +64,7 @@ class Stage:
     schedule : ``"constant"``, so that a kept step is what a shorter run would end with, or ``"linear"``, decaying
         to 0, which ends less noisily.
     lora_rank : rank of the LoRA adapter on all linear layers; 0 trains all weights.
+    style : answer style of `prompts.STYLES`: what a reference answer looks like, and how long a drawn one may get.
     seed : order of the questions, initial adapter, draws.
     """
 
@@ -82,6 +82,7 @@ class Stage:
     keep: tuple[int, ...] = ()
     schedule: str = "constant"
     lora_rank: int = 16
+    style: str = "concise"
     seed: int = 0
 
     @property
@@ -100,6 +101,10 @@ class Stage:
             raise ValueError(f"schedule is {self.schedule!r}; use one of {SCHEDULES}")
         if self.rejected not in REJECTED:
             raise ValueError(f"rejected is {self.rejected!r}; use one of {REJECTED}")
+        if self.style not in prompts.STYLES:
+            raise ValueError(f"style is {self.style!r}; use one of {sorted(prompts.STYLES)}")
+        if self.rejected == "distractors" and self.style != "concise":
+            raise ValueError(f"distractors are concise answers; with style {self.style!r} use rejected='samples'")
         for name in ("steps", "n_questions", "batch_size", "group_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -169,7 +174,7 @@ def train(
 ) -> Trained:
     """Train `stage` and the stages it comes from, or find them finished in `folder`.
 
-    A stage is trained zero-shot in style `concise`. It resumes from its last checkpoint after a kill: same
+    A stage is trained zero-shot in its own style. It resumes from its last checkpoint after a kill: same
     order of questions, same optimiser state. Finished weights appear under their final name at once or not at all.
 
     Parameters
@@ -188,7 +193,7 @@ def train(
     folder = Path(folder)
     parent = None if stage.parent is None else train(stage.parent, base, questions, collapse, folder, chat, progress)
     own = _window(stage, questions)
-    asked = prompts.build_prompts(own, [], STYLE, base.tokenizer if chat else None)
+    asked = prompts.build_prompts(own, [], stage.style, base.tokenizer if chat else None)
     meaning = getattr(collapse, "__qualname__", None) or repr(collapse)
     lineage = _described(stage, parent)
     key = _digest(_VERSION, lineage, models.describe(base), _versions(), asked, [asdict(q) for q in own], meaning)
@@ -238,7 +243,7 @@ def preference_pairs(records: Sequence[Record], collapse: Collapse, seed: int = 
     pairs = []
     for record in records:
         question = record.question
-        right = collapse(Response(question.answer, record.reference_ids), question)
+        right = right_class(question, collapse, record.reference_ids)
         classes = [collapse(Response(c.text, c.token_ids), question) for c in record.completions]
         wrong = [
             c
@@ -260,7 +265,7 @@ def undecided(records: Sequence[Record], collapse: Collapse) -> list[Question]:
     """
     kept = []
     for record in records:
-        right = collapse(Response(record.question.answer, record.reference_ids), record.question)
+        right = right_class(record.question, collapse, record.reference_ids)
         share = class_distribution(record.question, record.completions, collapse).get(right, 0.0)
         if 0 < share < 1:
             kept.append(record.question)
@@ -286,7 +291,7 @@ def check_pairs(pairs: Sequence[tuple[Question, str]], collapse: Collapse) -> No
     for question, rejected in pairs:
         if not rejected.strip():
             raise TrainingError(f"question {question.id!r}: the rejected answer is empty; drop the pair")
-        right = collapse(Response(question.answer), question)
+        right = right_class(question, collapse)
         if collapse(Response(rejected), question) == right:
             raise TrainingError(
                 f"question {question.id!r}: chosen {question.answer!r} and rejected {rejected!r} are the same "
@@ -297,9 +302,9 @@ def check_pairs(pairs: Sequence[tuple[Question, str]], collapse: Collapse) -> No
 def _examples(stage, base, parent, own, asked, collapse, folder, progress) -> list[dict]:
     """Rows for trl: prompt and completion, or prompt, chosen and rejected, or prompt and question id."""
     text = {q.id: prompt_text(base.tokenizer, prompt) for q, prompt in zip(own, asked, strict=True)}
-    blank = asked[0].blank
+    answer = {q.id: asked[0].blank + prompts.worked(q, stage.style) for q in own}
     if stage.method == "sft":
-        return [_filled(base, {"prompt": text[q.id], "completion": blank + q.answer}) for q in own]
+        return [_filled(base, {"prompt": text[q.id], "completion": answer[q.id]}) for q in own]
     drawn = _draws(stage, base, parent, own, asked, folder, progress) if stage.draws else []
     if stage.method == "grpo":
         chosen = undecided(drawn, collapse) if drawn else own
@@ -311,15 +316,15 @@ def _examples(stage, base, parent, own, asked, collapse, folder, progress) -> li
     pairs = preference_pairs(drawn, collapse, stage.seed) if drawn else distractor_pairs(own, stage.seed)
     check_pairs(pairs, collapse)
     return [
-        _filled(base, {"prompt": text[q.id], "chosen": blank + q.answer, "rejected": blank + rejected})
+        _filled(base, {"prompt": text[q.id], "chosen": answer[q.id], "rejected": asked[0].blank + rejected})
         for q, rejected in pairs
     ]
 
 
 def _draws(stage, base, parent, own, asked, folder, progress) -> list[Record]:
-    config = SamplingConfig(_DRAWS, 1.0, prompts.MAX_NEW_TOKENS[STYLE], prompts.STOP, stage.seed)
+    config = SamplingConfig(_DRAWS, 1.0, prompts.MAX_NEW_TOKENS[stage.style], prompts.STOP, stage.seed)
     drawer = base if parent is None else parent.load()
-    return collect(drawer, own, asked, config, folder / "draws", label=STYLE, progress=progress)
+    return collect(drawer, own, asked, config, folder / "draws", label=stage.style, progress=progress)
 
 
 def _filled(base: LanguageModel, example: dict) -> dict:
@@ -430,7 +435,7 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         settings["per_device_train_batch_size"] *= stage.group_size
         references = [reference_ids(base, prompt, question) for prompt, question in zip(asked, own, strict=True)]
         settings |= {"num_generations": stage.group_size, "beta": stage.beta}
-        settings["max_completion_length"] = prompts.MAX_NEW_TOKENS[STYLE]
+        settings["max_completion_length"] = prompts.MAX_NEW_TOKENS[stage.style]
         trainer = trl.GRPOTrainer(
             policy,
             reward_funcs=correctness_reward(own, references, collapse),
@@ -448,7 +453,7 @@ def correctness_reward(questions: Sequence[Question], references: Sequence[tuple
     `references` are the token ids of the reference answers, for collapse functions that look at tokens.
     """
     known = {
-        question.id: (question, collapse(Response(question.answer, ids), question))
+        question.id: (question, right_class(question, collapse, ids))
         for question, ids in zip(questions, references, strict=True)
     }
 

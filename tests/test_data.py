@@ -182,6 +182,13 @@ def test_public_schemas_from_a_local_file(name, suffix, tmp_path):
     assert load_all(data.SCHEMAS[name].hub_id, path) == [question]
 
 
+def test_gsm8k_chains_are_read_without_the_calculator_notes(tmp_path):
+    row = {"question": "How many?", "answer": "He buys 2*3=<<2*3=6>>6.\nSo 6+1=<<6+1=7>>7.\n#### 7"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (question,) = [q for s in data.SPLITS for q in load_questions("gsm8k", s, path=tmp_path / "rows.jsonl")]
+    assert question.chain == ("He buys 2*3=6.", "So 6+1=7.")
+
+
 def test_hub_sets_are_asked_for_by_their_published_names(monkeypatch):
     import datasets
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from conftest import tiny_tokenizer
 
@@ -32,6 +34,14 @@ def test_plain_prompts_show_examples_in_the_style(style):
     assert prompts[0].own == f"Question: {TEST[0].text}\nAnswer:"
     with pytest.raises(ValueError, match="style is 'verse'"):
         build_prompts(TEST, shots, "verse")
+
+
+def test_chains_are_shown_on_one_line_and_must_be_there():
+    shot = replace(TRAIN[0], chain=("Lima is the capital of Peru.", "Peru is in South America."))
+    [prompt] = build_prompts(TEST[:1], [shot], "cot")
+    assert f"Answer: {' '.join(shot.chain)} The answer is {shot.answer}.\n\n" in prompt.shared
+    with pytest.raises(ValueError, match=f"{TRAIN[1].id}.*no worked chain"):
+        build_prompts(TEST[:1], TRAIN[1:2], "cot")
 
 
 def test_a_chat_template_is_used_when_there_is_one():

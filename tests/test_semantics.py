@@ -9,14 +9,18 @@ from calib_utils.records import Record
 from calib_utils.sampling import Completion, Prompt, SamplingConfig, sample
 from calib_utils.semantics import (
     NO_ANSWER,
+    Chain,
     Response,
     Semantic,
     answers,
     canonical_text,
     class_distribution,
     exact,
+    final_answer,
     first_token,
     known_names,
+    number,
+    right_class,
     score,
     score_options,
     semantic_confidence,
@@ -253,3 +257,49 @@ def test_options_are_renormalised_and_compared_with_the_reference():
     assert list(table["p_reference"]) == [pytest.approx(0.6), pytest.approx(0.2)]
     with pytest.raises(ValueError, match="question '1' has the options"):
         score_options([asked], [np.log([0.5, 0.5])])
+
+
+@pytest.mark.parametrize(
+    "text, final",
+    [
+        ("12 + 5 = 17. The answer is 17.", "17"),
+        (" 12 + 5 = 17. So the answer is: **17**", "17"),
+        ("The answer is 5. No, wait: the answer is 17", "17"),
+        ("He has 17 left. #### 17", "17"),
+        ("so it is \\boxed{17} apples", "17"),
+        ("Answer: 1,017 apples.", "1017"),
+        ("The answer is $17.50.", "17.5"),
+        ("the answer must be seventeen.", "17"),
+        ("The answer is -3.", "-3"),
+        ("The final answer is about 17 or so.", "17"),
+        ("12 + 5 = 17.", None),
+        ("12 + 5 = 17. The answer is", None),
+        ("", None),
+        ("12 + 5", None),
+    ],
+)
+def test_the_final_answer_of_awkward_chains(text, final):
+    found = Chain(number)(Response(text), question("17"))
+    assert found == (NO_ANSWER if final is None else final)
+    assert (final_answer(text) is None) == (final is None)
+
+
+def test_final_answers_are_compared_by_the_inner_function():
+    sol = question("Peruvian sol", ("sol",))
+    collapse = Chain(Semantic())
+    assert collapse(Response("Lima is in Peru. The answer is the sol."), sol) == right_class(sol, collapse)
+    assert collapse(Response("Lima is in Chile. The answer is the peso."), sol) == "peso"
+
+
+def test_a_chain_without_an_answer_is_a_class_of_its_own_and_stays_counted():
+    record = Record(question("17"), (completion("12 + 5", 3), completion("The answer is 17.", 1)), (1,), {}, "k")
+    (row,) = score([record], Chain(number)).to_dict("records")
+    assert (row["prediction"], row["confidence"], row["correct"]) == (NO_ANSWER, 0.75, 0)
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [("17 apples", "17"), (" seventeen", "17"), ("she has 1,017 now", "1017"), ("1,2", "1"), ("none", "none")],
+)
+def test_number_takes_the_first_number(text, found):
+    assert number(Response(text), question("17")) == found
