@@ -54,7 +54,7 @@ def problems(
     n: int,
     split: str = "test",
     operations: Sequence[str] = OPERATIONS,
-    operands: tuple[int, int] = (2, 30),
+    operands: tuple[int, int] = (2, 9),
     largest: int = 99,
     irrelevant: int = 0,
     seed: int = 0,

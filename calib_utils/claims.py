@@ -71,6 +71,12 @@ _BREAKS = (
     "confidence minus accuracy too, and accuracy is at most 3 points below SFT; partly if one of the three fails but "
     "the smECE is still higher than that of SFT; else not reproduced"
 )
+_CHAINS = (
+    "smECE of chains minus smECE of concise answers, both after cross-entropy, same questions: reproduced if its "
+    "95 % interval is above 0 and that of mean confidence minus accuracy of chains below 0; partly if one of the two "
+    "fails but the smECE is still higher; else not reproduced"
+)
+UNDERCONFIDENT = "mean confidence below accuracy"
 _PAPER_A = "Trained on Tokens, Calibrated on Concepts (arXiv 2511.04869)"
 
 CLAIMS = {
@@ -131,6 +137,45 @@ CLAIMS = {
             "instruct models: overconfident (read off diagrams)",
             "mean confidence minus accuracy: reproduced if its 95 % interval is above 0; partly if only the value is",
             above(0.0),
+        ),
+        Claim(
+            "concise-calibrated",
+            "03_cot_degradation",
+            "Trained on answers alone, the model is calibrated on questions that take several steps",
+            _PAPER_A,
+            "smECE 0.047 (GSM8K, Qwen2.5-7B), 0.038 (OpenMathInstruct, Qwen2.5-Math-72B)",
+            _AT_MOST_005,
+            at_most(0.05),
+        ),
+        Claim(
+            "cot-breaks",
+            "03_cot_degradation",
+            "Chain-of-thought breaks calibration: the model is underconfident",
+            _PAPER_A,
+            "base models with chains: underconfident (read off diagrams)",
+            _CHAINS,
+            above(0.0),
+            (UNDERCONFIDENT,),
+        ),
+        Claim(
+            "cot-grows",
+            "03_cot_degradation",
+            "The more steps a question takes, the less calibrated are chains",
+            _PAPER_A,
+            "not measured there",
+            "smECE of chains on questions with more than the median number of steps minus that on the others: "
+            "reproduced if its 95 % interval is above 0; partly if only the value is",
+            above(0.0),
+        ),
+        Claim(
+            "cot-elsewhere",
+            "03_cot_degradation",
+            "Chain-of-thought breaks calibration outside mathematics too",
+            _PAPER_A,
+            "not measured there",
+            _CHAINS,
+            above(0.0),
+            (UNDERCONFIDENT,),
         ),
     )
 }

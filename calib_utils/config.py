@@ -104,8 +104,9 @@ class LineageStudy(RunConfig):
     dpo_reported: Positive
     dpo_questions: Positive
     dpo_lr: LearningRate
-    distractor_lr: LearningRate
-    distractor_steps: Positive
+    dpo_rejected: Literal["distractors", "samples"]
+    other_lr: LearningRate
+    other_steps: Positive
     beta_steps: Positive
     dpo_beta: Annotated[float, Field(gt=0)]
     dpo_betas: list[Annotated[float, Field(gt=0)]]
@@ -114,7 +115,7 @@ class LineageStudy(RunConfig):
     grpo_questions: Positive
     grpo_lr: LearningRate
     grpo_group: Annotated[int, Field(ge=2)]
-    n_curve: Positive
+    n_side: Positive
     released_base: str
     released_aligned: str
 
@@ -126,6 +127,24 @@ class LineageStudy(RunConfig):
         if self.beta_steps not in self.dpo_steps:
             raise ValueError(f"beta_steps is {self.beta_steps}; use one of dpo_steps {self.dpo_steps}")
         return self
+
+
+class ChainStudy(RunConfig):
+    """Parameters of notebook 03: two families of questions with worked chains, training, and cutting chains."""
+
+    elsewhere: str
+    n_elsewhere: Positive
+    sft_steps: Positive
+    max_steps: Positive
+    few_steps: Positive
+    n_few: Positive
+    sft_questions: Annotated[int, Field(ge=2)]
+    sft_lr: LearningRate
+    lora_rank: Annotated[int, Field(ge=0)]
+    max_new_tokens: Positive
+    n_cut: Positive
+    cut_samples: Positive
+    fractions: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)]
 
 
 def profile_parameters(profile: str, notebook: str, folder: Path = ROOT / "notebooks" / "profiles") -> dict:

@@ -321,23 +321,36 @@ def evaluate(confidence, correct, metric: str = "smece", n_boot: int = 1000, see
     ------
     ValueError : out-of-range input or an unknown metric.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; use one of {sorted(METRICS)}")
-    confidence, correct = checked(confidence, correct)
-    limits = (-1.0 if metric in _SIGNED else 0.0, np.inf if metric in _UNBOUNDED else 1.0)
-    return _estimate(partial(METRICS[metric], confidence, correct), len(correct), n_boot, seed, limits)
+    pair = checked(confidence, correct)
+    return _estimate(partial(_metric(metric), *pair), [len(pair[0])], n_boot, seed, _limits(metric))
 
 
 def evaluate_classwise(probabilities, labels, n_bins: int = 10, n_boot: int = 1000, seed: int = 0) -> Estimate:
     """`classwise_ece` with its interval, as `evaluate` gives it."""
     metric = partial(classwise_ece, probabilities, labels, n_bins=n_bins)
-    return _estimate(lambda weights: metric(weights=weights), len(labels), n_boot, seed, (0.0, 1.0))
+    return _estimate(lambda weights: metric(weights=weights), [len(labels)], n_boot, seed, (0.0, 1.0))
 
 
-def _estimate(metric, n: int, n_boot: int, seed: int, limits: tuple[float, float]) -> Estimate:
-    value = float(metric(np.ones((1, n)))[0])
-    low, high = 2 * value - np.nanquantile(metric(resample_counts(n, n_boot, seed)), [0.975, 0.025])
-    return Estimate(value, float(max(min(low, value), limits[0])), float(min(max(high, value), limits[1])), n)
+def _metric(name: str) -> Metric:
+    if name not in METRICS:
+        raise ValueError(f"metric is {name!r}; use one of {sorted(METRICS)}")
+    return METRICS[name]
+
+
+def _limits(metric: str) -> tuple[float, float]:
+    return (-1.0 if metric in _SIGNED else 0.0, np.inf if metric in _UNBOUNDED else 1.0)
+
+
+def _estimate(
+    metric, sizes: Sequence[int], n_boot: int, seed: int, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> Estimate:
+    """Value and basic interval; every group of `sizes` questions is resampled on its own."""
+    value = float(metric(np.ones((1, sum(sizes))))[0])
+    counts = np.hstack([resample_counts(n, n_boot, seed + turn) for turn, n in enumerate(sizes)])
+    low, high = 2 * value - np.nanquantile(metric(counts), [0.975, 0.025])
+    return Estimate(
+        value, float(max(min(low, value), limits[0])), float(min(max(high, value), limits[1])), sum(sizes)
+    )
 
 
 def evaluate_seeds(
@@ -355,19 +368,33 @@ def evaluate_seeds(
 
     Raises ValueError for tables of different questions or an unknown metric.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric is {metric!r}; use one of {sorted(METRICS)}")
-    ids = list(tables[0]["question_id"])
+    function, ids = _metric(metric), list(tables[0]["question_id"])
     if any(list(table["question_id"]) != ids for table in (*tables, *minus)):
         raise ValueError("the tables to average or subtract are about different questions")
     pairs = [checked(table["confidence"], table["correct"]) for table in (*tables, *minus)]
     signs = [1 / len(tables)] * len(tables) + [-1 / max(len(minus), 1)] * len(minus)
 
     def mean(weights):
-        return sum(sign * METRICS[metric](*pair, weights) for sign, pair in zip(signs, pairs, strict=True))
+        return sum(sign * function(*pair, weights) for sign, pair in zip(signs, pairs, strict=True))
 
-    low = -np.inf if minus else -1.0 if metric in _SIGNED else 0.0
-    return _estimate(mean, len(ids), n_boot, seed, (low, np.inf if minus or metric in _UNBOUNDED else 1.0))
+    return _estimate(mean, [len(ids)], n_boot, seed, (-np.inf, np.inf) if minus else _limits(metric))
+
+
+def contrast(
+    first: pd.DataFrame, second: pd.DataFrame, metric: str = "smece", n_boot: int = 1000, seed: int = 0
+) -> Estimate:
+    """Difference of a metric between two tables of scores of different questions, each resampled on its own.
+
+    `n` counts the questions of both.
+    """
+    function, sizes = _metric(metric), [len(first), len(second)]
+    one, other = (checked(table["confidence"], table["correct"]) for table in (first, second))
+
+    def difference(weights):
+        left, right = np.split(weights, [sizes[0]], axis=1)
+        return function(*one, left) - function(*other, right)
+
+    return _estimate(difference, sizes, n_boot, seed)
 
 
 def noise_floor(confidence, n_draws: int = 500, seed: int = 0, level: float = 0.95) -> float:

@@ -26,6 +26,12 @@ def panels(n: int, width: float = 4.2, height: float = 4.4, **options):
     return figure, axes[0]
 
 
+def grid(rows: int, columns: int, width: float = 4.2, height: float = 4.4):
+    """A figure with rows of axes; returns (figure, (rows, columns) array of axes)."""
+    size = (width * columns, height * rows)
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+
+
 def reliability_diagram(curve: pd.DataFrame, smece: Estimate, title: str = "", ax=None, color="C0"):
     """Accuracy against confidence, smoothed, with its 95 % band and the density of confidence below.
 

@@ -32,7 +32,8 @@ from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribut
 
 _VERSION = 1  # part of every key: change it when the same stage would train differently
 _DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
-METHODS = ("sft", "dpo", "grpo")
+METHODS = ("sft", "dpo", "catto", "grpo")
+_PAIRED = ("dpo", "catto")
 REJECTED = ("samples", "distractors")
 SCHEDULES = ("constant", "linear")
 
@@ -48,22 +49,25 @@ class Stage:
     Attributes
     ----------
     method : ``"sft"``, cross-entropy on reference answers; ``"dpo"``, direct preference optimisation of the
-        reference over a wrong answer (Rafailov et al., 2023); ``"grpo"``, group-relative policy optimisation
-        (Shao et al., 2024; trl's default normalisation) with reward [B(answer) = B(reference)].
+        reference over a wrong answer (Rafailov et al., 2023); ``"catto"``, DPO with the calibration term of
+        `CATTOConfig`; ``"grpo"``, group-relative policy optimisation (Shao et al., 2024; trl's default
+        normalisation) with reward [B(answer) = B(reference)].
     steps : optimisation steps: the strength.
     learning_rate : of AdamW, at the start.
     parent : the stage before this one.
     first, n_questions : the window of the training questions that it sees: the data size.
     batch_size : questions in a step.
     beta : weight of the KL penalty towards the parent (DPO: its inverse temperature); unused by SFT.
-    rejected : DPO only: ``"samples"``, wrong answers drawn from the parent itself, or ``"distractors"``, options
-        of the multiple-choice form.
+    rejected : DPO and CATTO only: ``"samples"``, wrong answers drawn from the parent itself, or ``"distractors"``,
+        options of the multiple-choice form.
     group_size : GRPO only: answers drawn per question and step.
     undecided : GRPO only: leave out questions that the parent answers always rightly or always wrongly.
     keep : earlier steps whose weights are kept too, for curves against strength.
     schedule : ``"constant"``, so that a kept step is what a shorter run would end with, or ``"linear"``, decaying
         to 0, which ends less noisily.
     lora_rank : rank of the LoRA adapter on all linear layers; 0 trains all weights.
+    options : further settings of the trainer's configuration (`trl.DPOConfig`, `CATTOConfig`, ...), as pairs of name
+        and value: ``(("label_smoothing", 0.1),)``.
     style : answer style of `prompts.STYLES`: what a reference answer looks like, and how long a drawn one may get.
     seed : order of the questions, initial adapter, draws.
     """
@@ -82,13 +86,14 @@ class Stage:
     keep: tuple[int, ...] = ()
     schedule: str = "constant"
     lora_rank: int = 16
+    options: tuple[tuple[str, object], ...] = ()
     style: str = "concise"
     seed: int = 0
 
     @property
     def draws(self) -> bool:
         """Whether the parent's draws are needed to make its training data."""
-        return (self.method == "dpo" and self.rejected == "samples") or (self.method == "grpo" and self.undecided)
+        return (self.method in _PAIRED and self.rejected == "samples") or (self.method == "grpo" and self.undecided)
 
     def with_seed(self, seed: int) -> Stage:
         """The same lineage, this stage and all before it, with another seed."""
@@ -403,6 +408,8 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress) -> None:
 def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path, watch: TrainerCallback):
     import trl
 
+    from calib_utils.catto import CATTOConfig, CATTOTrainer
+
     stage, cpu = done.stage, base.device.type == "cpu"
     settings = {
         "output_dir": str(work),
@@ -421,14 +428,16 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         "gradient_checkpointing": not cpu,
         "seed": stage.seed,
         "max_length": None,
+        **dict(stage.options),
     }
     common = {"train_dataset": rows, "processing_class": base.tokenizer, "callbacks": [watch]}
     policy = _policy(stage, base, parent)
     if stage.method == "sft":
         trainer = trl.SFTTrainer(policy, args=trl.SFTConfig(**settings), **common)
-    elif stage.method == "dpo":
+    elif stage.method in _PAIRED:
         reference = None if stage.lora_rank else _policy(stage, base, parent).requires_grad_(False)
-        trainer = trl.DPOTrainer(policy, reference, args=trl.DPOConfig(**settings, beta=stage.beta), **common)
+        configure, build = (trl.DPOConfig, trl.DPOTrainer) if stage.method == "dpo" else (CATTOConfig, CATTOTrainer)
+        trainer = build(policy, reference, args=configure(**settings, beta=stage.beta), **common)
     else:
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is; trl is pinned
         del settings["max_length"]

@@ -206,6 +206,22 @@ def test_seeds_are_averaged_and_differences_are_paired():
         M.evaluate_seeds([first], "x")
 
 
+def test_contrast_resamples_each_group_on_its_own():
+    first, second = table(seed=1, shift=-0.2), table(seed=2, shift=-0.3).iloc[:150]
+    found = M.contrast(first, second, "accuracy", 2000)
+    assert found.value == pytest.approx(first["correct"].mean() - second["correct"].mean()) and found.n == 350
+    spread = np.sqrt(first["correct"].var() / 200 + second["correct"].var() / 150)
+    assert (found.high - found.low) / (2 * 1.96 * spread) == pytest.approx(1, abs=0.1)
+
+
+def test_mean_by_counts_a_question_once():
+    rows = pd.DataFrame(
+        {"question_id": ["a", "a", "b", "c"], "kind": [0, 0, 0, 1], "p": [0.0, 1.0, 1.0, 0.2]},
+    )
+    found = M.mean_by(rows, ["kind"], "p", 100)
+    assert found["value"].tolist() == [0.75, 0.2] and found["n"].tolist() == [2, 1]
+
+
 def test_histogram_of_right_and_wrong():
     found = M.confidence_histogram([0.25, 0.3, 1.0, 0.99, 0.26], [1, 0, 1, 1, 0], 0.25, 3)
     assert list(found["right"]) == [pytest.approx(1 / 3), 0, pytest.approx(2 / 3)]

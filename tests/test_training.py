@@ -328,3 +328,27 @@ def test_a_stage_says_what_made_it(lineage):
     assert (
         about["stage"]["beta"] == 0.1 and about["stage"]["parent"]["method"] == "sft" and "trl" in about["versions"]
     )
+
+
+def test_a_style_says_what_is_trained_on(base, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(training, "_filled", lambda lm, example: given.append(example) or example)
+    reasoned = [replace(q, chain=("one two .",)) for q in QUESTIONS]
+    stage = replace(SFT, steps=1, keep=(), style="cot")
+    run(stage, base, tmp_path, reasoned)
+    assert given[0]["completion"] == f" one two . The answer is {reasoned[0].answer}."
+    with pytest.raises(ValueError, match="no worked chain"):
+        run(stage, base, tmp_path)
+
+
+def test_options_reach_the_trainer_and_the_key(lineage, base, tmp_path):
+    plain = lineage[0]["dpo"]
+    catto = run(replace(DPO, method="catto", options=(("calibration_weight", 0.0),)), base, lineage[2])
+    assert catto.key != plain.key
+    assert catto.log["loss"].tolist() == plain.log["loss"].tolist()  # weight 0 is DPO
+    calibrated = run(replace(DPO, method="catto", options=(("calibration_weight", 2.0),)), base, lineage[2])
+    assert (calibrated.log["loss"] > plain.log["loss"]).all() and "calibration/chosen" in calibrated.log
+    smoothed = run(replace(DPO, options=(("label_smoothing", 0.2),)), base, lineage[2])
+    assert smoothed.log["loss"].tolist()[1:] != plain.log["loss"].tolist()[1:]
+    with pytest.raises(TypeError, match="no_such_setting"):
+        run(replace(DPO, options=(("no_such_setting", 1),)), base, tmp_path)
