@@ -17,6 +17,7 @@ test: env
 
 bench: env
 	$(BIN)/python -m calib_utils bench sampling
+	$(BIN)/python -m calib_utils bench chains
 	$(BIN)/python -m calib_utils bench training
 
 env: $(VENV)/.installed

@@ -48,24 +48,44 @@ def by_generate(lm: LanguageModel, prompts: list[Prompt], config: SamplingConfig
 def sampling(
     lm: LanguageModel, n_questions: int = 48, n_generate: int = 2, rounds: int = 3, seed: int = 0
 ) -> pd.DataFrame:
-    """Seconds per question of both ways on the embedded facts, ten-shot, concise.
+    """Seconds per question of both ways on the embedded facts, ten-shot, concise: M = 10 and 50.
 
     The ways take turns, `rounds` times; medians are reported. `generate` gets `n_generate` questions a round
     because it is slow, the sampler `n_questions`. Columns: method, m, seconds_per_question (median), low, high,
-    n_questions, rounds, peak_gib (of the process, up to the first such call), speedup_over_generate (at M = 50),
-    growth_from_m10 (of the sampler), device, threads, dtype, model.
+    n_questions, rounds, peak_gib (of the process, up to the first such call), speedup_over_generate (at the M that
+    `generate` draws), growth_from_m10 (of the sampler), device, threads, dtype, model.
     """
     questions = load_questions("facts", "dev", n=n_questions * rounds, seed=seed)
     shots = pick_shots(load_questions("facts", "train"), 10, seed)
     prompts = build_prompts(questions, shots, "concise")
+    return _in_turns(lm, prompts, (10, 50), MAX_NEW_TOKENS["concise"], n_questions, n_generate, rounds)
+
+
+def chains(
+    lm: LanguageModel,
+    n_questions: int = 4,
+    n_generate: int = 1,
+    rounds: int = 3,
+    seed: int = 0,
+    max_new_tokens: int = 64,
+) -> pd.DataFrame:
+    """As `sampling`, for chains of thought, of which hardly two agree: arithmetic, eight-shot, M = 10 and 20."""
+    questions = load_questions("arithmetic", "dev", n=n_questions * rounds, seed=seed)
+    shots = pick_shots(load_questions("arithmetic", "train"), 8, seed)
+    prompts = build_prompts(questions, shots, "cot")
+    return _in_turns(lm, prompts, (10, 20), max_new_tokens, n_questions, n_generate, rounds)
+
+
+def _in_turns(lm, prompts, draws, max_new_tokens, n_questions, n_generate, rounds) -> pd.DataFrame:
     seconds: dict[tuple[str, int], list[float]] = {}
     peaks: dict[tuple[str, int], float] = {}
     for warm_up in (sample, by_generate):
         warm_up(lm, prompts[:2], SamplingConfig(n_samples=2, max_new_tokens=2))
+    most = draws[-1]
     for turn in range(rounds):
         batch = prompts[turn * n_questions : (turn + 1) * n_questions]
-        for method, m in (("merged", 10), ("merged", 50), ("generate", 50)):
-            config = SamplingConfig(m, max_new_tokens=MAX_NEW_TOKENS["concise"], seed=turn)
+        for method, m in (*(("merged", m) for m in draws), ("generate", most)):
+            config = SamplingConfig(m, max_new_tokens=max_new_tokens, seed=turn)
             mine = (
                 batch
                 if method == "merged"
@@ -76,6 +96,7 @@ def sampling(
             seconds.setdefault((method, m), []).append((time.perf_counter() - started) / len(mine))
             peaks.setdefault((method, m), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
     median = {key: statistics.median(values) for key, values in seconds.items()}
+    slow, first = median["generate", most], median["merged", draws[0]]
     return pd.DataFrame(
         [
             {
@@ -87,8 +108,8 @@ def sampling(
                 "n_questions": n_questions if method == "merged" else n_generate,
                 "rounds": rounds,
                 "peak_gib": peaks[method, m],
-                "speedup_over_generate": median["generate", 50] / median[method, m] if m == 50 else float("nan"),
-                "growth_from_m10": median[method, m] / median["merged", 10] if method == "merged" else float("nan"),
+                "speedup_over_generate": slow / median[method, m] if m == most else float("nan"),
+                "growth_from_m10": median[method, m] / first if method == "merged" else float("nan"),
                 "device": torch.cuda.get_device_name() if lm.device.type == "cuda" else "cpu",
                 "threads": torch.get_num_threads(),
                 "dtype": lm.dtype,

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(call=_models)
 
     command = commands.add_parser("bench", help="time the sampler against generate, or CATTO against DPO")
-    command.add_argument("what", choices=["sampling", "training"])
+    command.add_argument("what", choices=["sampling", "chains", "training"])
     command.add_argument("--model", default=None, help="name, folder or hub id (default: the bundled model)")
     command.add_argument("--device", default="auto")
     command.set_defaults(call=_bench)
@@ -81,7 +81,8 @@ def _bench(options) -> int:
     if options.what == "training":
         table = bench.training(name)
     else:
-        table = bench.sampling(models.load(name, device=options.device))
+        timed = {"sampling": bench.sampling, "chains": bench.chains}[options.what]
+        table = timed(models.load(name, device=options.device))
     suffix = "" if (table["device"] == "cpu").all() else "_cuda"
     path = ROOT / "figures" / f"bench_{options.what}{suffix}.csv"
     table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")

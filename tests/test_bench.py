@@ -5,7 +5,8 @@ from calib_utils import bench
 from calib_utils.data import Question
 
 
-def test_sampling_bench_reports_ratios_of_medians(monkeypatch):
+@pytest.mark.parametrize("name, most, options", [("sampling", 50, {}), ("chains", 20, {"max_new_tokens": 8})])
+def test_sampling_bench_reports_ratios_of_medians(name, most, options, monkeypatch):
     words = ("red", "blue", "green", "one", "two", "yes")
     questions = [Question(word, f"{word} ?", word, "r", "dev", word) for word in words]
     monkeypatch.setattr(bench, "load_questions", lambda *_, **options: questions[: options.get("n")])
@@ -14,8 +15,8 @@ def test_sampling_bench_reports_ratios_of_medians(monkeypatch):
         bench, "by_generate", lambda lm, prompts, config: [["red"] * config.n_samples for _ in prompts]
     )
     lm = tiny_model()
-    table = bench.sampling(lm, n_questions=2, n_generate=1, rounds=3).set_index(["method", "m"])
-    slow, fast = table.loc[("generate", 50)], table.loc[("merged", 50)]
+    table = getattr(bench, name)(lm, n_questions=2, n_generate=1, rounds=3, **options).set_index(["method", "m"])
+    slow, fast = table.loc[("generate", most)], table.loc[("merged", most)]
     assert fast["speedup_over_generate"] == pytest.approx(slow["seconds_per_question"] / fast["seconds_per_question"])
     assert table.loc[("merged", 10), "growth_from_m10"] == 1
     assert (table["low"] <= table["seconds_per_question"]).all() and (
