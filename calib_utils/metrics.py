@@ -408,25 +408,25 @@ def noise_floor(confidence, n_draws: int = 500, seed: int = 0, level: float = 0.
     return float(np.quantile(smece(confidence, outcomes, np.ones(outcomes.shape)), level))
 
 
-def mean_estimate(values, n_boot: int = 1000, seed: int = 0) -> Estimate:
-    """Mean of any per-question values with its 95 % interval (basic bootstrap)."""
+def mean_estimate(
+    values, n_boot: int = 1000, seed: int = 0, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> Estimate:
+    """Mean of any per-question values with its 95 % interval (basic bootstrap, cut to `limits`)."""
     values = np.asarray(values, dtype=float)
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(f"mean_estimate needs finite values, got {values!r}")
-    resampled = _mean(values, resample_counts(len(values), n_boot, seed))
-    low, high = 2 * values.mean() - np.quantile(resampled, [0.975, 0.025])
-    return Estimate(float(values.mean()), float(low), float(high), len(values))
+    return _estimate(partial(_mean, values), [len(values)], n_boot, seed, limits)
 
 
 def mean_by(table: pd.DataFrame, by: Sequence[str], column: str, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """Mean of a column in every group, with 95 % intervals over questions; several rows of a question count as one.
+    """Mean of probabilities in every group, with 95 % intervals over questions; rows of one question count as one.
 
     `table` has a column `question_id`. Columns: those of `by`, then value, low, high, n (questions).
     """
     rows = []
     for key, part in table.groupby(list(by), sort=True):
         values = part.groupby("question_id", sort=True)[column].mean()
-        rows.append({**dict(zip(by, key, strict=True)), **vars(mean_estimate(values, n_boot, seed))})
+        rows.append({**dict(zip(by, key, strict=True)), **vars(mean_estimate(values, n_boot, seed, (0.0, 1.0)))})
     return pd.DataFrame(rows)
 
 

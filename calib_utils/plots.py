@@ -69,8 +69,8 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0",
 def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, title: str = "", ax=None, log=False):
     """Value against `x`, one line per `group`, with 95 % intervals (columns value, low, high).
 
-    The lines are set apart sideways by a hair, so that intervals at the same `x` stay readable. With `log` the axis
-    of `x` is logarithmic, with a tick at every value.
+    The lines are set apart sideways by a hair, so that intervals at the same `x` stay readable. There is a tick at
+    every value of `x`, and a line at 0 where values change sign. With `log` the axis of `x` is logarithmic.
     """
     ax = plt.gca() if ax is None else ax
     step = 0.012 * (table[x].max() - table[x].min())
@@ -87,13 +87,14 @@ def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, tit
             markersize=4,
             label=_readable(name),
         )
-    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    if log:
-        values = sorted(table[x].unique())
-        ax.set(xscale="log", xticks=values, xticklabels=[f"{value:g}" for value in values])
-        ax.minorticks_off()
+    values = sorted(table[x].unique())
+    ax.set(xscale="log" if log else "linear", xlabel=xlabel, ylabel=ylabel, title=title)
+    ax.set_xticks(values, [f"{value:g}" for value in values])
+    ax.minorticks_off()
     if (table["low"] >= 0).all():
         ax.set_ylim(bottom=0)
+    else:
+        ax.axhline(0, color="0.6", linewidth=1, linestyle="--", zorder=1)
     ax.legend()
     return ax
 
