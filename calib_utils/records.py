@@ -18,7 +18,7 @@ from calib_utils.data import Question
 from calib_utils.models import LanguageModel, describe
 from calib_utils.sampling import Completion, Prompt, SamplingConfig, sample
 
-_VERSION = 1  # part of every key: change it when the sampler's draws or the columns change
+_VERSION = 2  # part of every key: change it when the sampler's draws or the columns change
 _SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -32,6 +32,7 @@ _SCHEMA = pa.schema(
         ("counts", pa.list_(pa.int32())),
         ("logprobs", pa.list_(pa.float64())),
         ("finished", pa.list_(pa.bool_())),
+        ("confidences", pa.list_(pa.float64())),
     ]
 )
 
@@ -92,7 +93,7 @@ def collect(
     settings = {"label": label, **describe(lm), **asdict(config), "max_rows": max_rows}
     condition = json.loads(json.dumps(settings))  # as it will be read back
     decisive = {k: v for k, v in condition.items() if k not in ("python", "model")}
-    home = Path(folder) / f"{label}-{_digest(decisive)}"
+    home = Path(folder) / f"{label}-{_digest([_VERSION, decisive])}"
     keys = [
         _digest([_VERSION, decisive, prompt.shared, prompt.own, prompt.chat, question.id])
         for question, prompt in zip(questions, prompts, strict=True)
@@ -171,6 +172,7 @@ def _write(rows: Sequence[Record], prompts: Sequence[Prompt], home: Path) -> Non
                 "counts": [c.count for c in row.completions],
                 "logprobs": [c.logprob for c in row.completions],
                 "finished": [c.finished for c in row.completions],
+                "confidences": [c.confidence for c in row.completions],
             }
             for row, prompt in zip(rows, prompts, strict=True)
         ],
@@ -199,10 +201,9 @@ def _record(row: dict) -> Record:
     question = json.loads(row["question"])
     question["aliases"], question["chain"] = tuple(question["aliases"]), tuple(question.get("chain", ()))
     question["choices"] = tuple(question["choices"]) if question["choices"] else None
-    columns = zip(row["texts"], row["token_ids"], row["counts"], row["logprobs"], row["finished"], strict=True)
-    completions = tuple(
-        Completion(text, tuple(ids), count, logprob, finished) for text, ids, count, logprob, finished in columns
-    )
+    names = ("texts", "token_ids", "counts", "logprobs", "finished", "confidences")
+    columns = zip(*(row[name] for name in names), strict=True)
+    completions = tuple(Completion(text, tuple(ids), *rest) for text, ids, *rest in columns)
     return Record(
         Question(**question),
         completions,

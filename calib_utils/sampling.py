@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -79,6 +80,7 @@ class Completion:
     logprob : natural logarithm of its probability under the sampled distribution; for T = 0 (a point mass)
         its probability at T = 1.
     finished : False when it was cut at `max_new_tokens`.
+    confidence : mean over its tokens of c_t = max_v p_t(v), the token confidence (NaN if it was not measured).
     """
 
     text: str
@@ -86,16 +88,18 @@ class Completion:
     count: int
     logprob: float
     finished: bool
+    confidence: float = math.nan
 
 
 @dataclass(frozen=True)
 class _Node:
-    """A live prefix: prompt index, drawn tokens, how many draws share it, their log-probability."""
+    """A live prefix: prompt index, drawn tokens, how many draws share it, log-probability, sum of c_t."""
 
     prompt: int
     tokens: tuple[int, ...]
     count: int
     logprob: float
+    confidence: float
 
 
 def sample(
@@ -235,7 +239,7 @@ class _Tree:
     def grow(self, done: list[list[Completion]]) -> None:
         """Draw until every draw of every prompt has ended, filling `done`."""
         device = self.lm.device
-        waiting = deque(_Node(i, (), self.config.n_samples, 0.0) for i in self.own)
+        waiting = deque(_Node(i, (), self.config.n_samples, 0.0, 0.0) for i in self.own)
         live: list[_Node] = []
         seen = torch.zeros(0, len(self.shared), dtype=torch.bool, device=device)
         positions = torch.zeros(0, dtype=torch.long, device=device)
@@ -250,9 +254,10 @@ class _Tree:
             logits = self._forward([node.tokens[-1] for node in live] + ids, where, grid, keep)
             ends_at = torch.tensor(keep, device=device)
             live, parents, children = live + joining, [], []
-            for row, token, count, logprob in self._draw(logits, live):
+            for row, token, count, logprob, top in self._draw(logits, live):
                 parent = live[row]
-                node = _Node(parent.prompt, (*parent.tokens, token), count, parent.logprob + logprob)
+                tokens = (*parent.tokens, token)
+                node = _Node(parent.prompt, tokens, count, parent.logprob + logprob, parent.confidence + top)
                 ended = self._ended(node)
                 if ended is None:
                     parents.append(row)
@@ -267,7 +272,7 @@ class _Tree:
     def path_logprobs(self, scored: dict[int, int]) -> dict[int, float]:
         """Log-probability of the last `scored[i]` tokens of every path `own[i]`, given what stands before them."""
         device, result = self.lm.device, {}
-        waiting = deque(_Node(i, (), 1, 0.0) for i in self.own)
+        waiting = deque(_Node(i, (), 1, 0.0, 0.0) for i in self.own)
         nothing = torch.zeros(0, len(self.shared), dtype=torch.bool, device=device)
         while waiting:
             joining, ids, depths, above, ends = self._admit(waiting, 0)
@@ -372,8 +377,8 @@ class _Tree:
         )
         return output.logits[0]
 
-    def _draw(self, logits: torch.Tensor, live: list[_Node]) -> Iterator[tuple[int, int, int, float]]:
-        """Split every count over the vocabulary: (row, token, count, log-probability) per distinct token.
+    def _draw(self, logits: torch.Tensor, live: list[_Node]) -> Iterator[tuple[int, int, int, float, float]]:
+        """Split every count over the vocabulary: (row, token, count, log-probability, max_v p(v)) per distinct token.
 
         Inverse CDF in two levels: blocks of the vocabulary are summed once per row, and only the blocks that a
         draw falls in are accumulated. The uniforms are a function of seed, prompt and prefix.
@@ -395,7 +400,7 @@ class _Tree:
             totals = cumulative[:, -1]
             if greedy:
                 for i, token in enumerate(best):
-                    yield start + i, token, live[start + i].count, -float(np.log(totals[i]))
+                    yield start + i, token, live[start + i].count, -float(np.log(totals[i])), 1 / float(totals[i])
                 continue
             where, rest = [], []
             for i in range(len(part)):
@@ -413,7 +418,8 @@ class _Tree:
             draws = np.stack([rows, block * _BLOCK + within])
             distinct, first, counts = np.unique(draws, axis=1, return_index=True, return_counts=True)
             for (row, token), at, count in zip(distinct.T, first, counts, strict=True):
-                yield start + int(row), int(token), int(count), float(chances[at])
+                # The largest term of every sum is exp(0), so that the top probability is one over the sum.
+                yield start + int(row), int(token), int(count), float(chances[at]), 1 / float(totals[row])
 
     def _check_finite(self, rows: torch.Tensor, after: Sequence[Sequence[int]]) -> None:
         bad = torch.nonzero(~rows.sum(dim=1).isfinite())  # one NaN or infinity spoils the sum
@@ -437,4 +443,5 @@ class _Tree:
         finished = bool(cuts) or node.tokens[-1] in self.lm.eos_ids
         if not finished and len(node.tokens) < self.config.max_new_tokens:
             return None
-        return Completion(text[: min(cuts, default=None)], node.tokens, node.count, node.logprob, finished)
+        mean = node.confidence / len(node.tokens)
+        return Completion(text[: min(cuts, default=None)], node.tokens, node.count, node.logprob, finished, mean)

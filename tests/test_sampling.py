@@ -51,14 +51,17 @@ def test_frequencies_agree_with_the_enumerated_distribution(tiny, temperature):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_log_probabilities_agree_with_a_plain_forward(tiny, temperature):
+def test_log_probabilities_and_confidences_agree_with_a_plain_forward(tiny, temperature):
     config = SamplingConfig(200, temperature, 6, ("#",))
     for completion in sample(tiny, [PROMPT], config)[0]:
-        ids, total = prompt_ids(tiny, PROMPT), 0.0
+        ids, total, tops = prompt_ids(tiny, PROMPT), 0.0, []
         for token in completion.token_ids:
-            total += np.log(next_probabilities(tiny, ids, temperature)[token])
+            p = next_probabilities(tiny, ids, temperature)
+            total += np.log(p[token])
+            tops.append(p.max())
             ids = [*ids, token]
         assert completion.logprob == pytest.approx(total, abs=1e-4)
+        assert completion.confidence == pytest.approx(np.mean(tops), abs=1e-5)
 
 
 def test_counts_sum_to_m_and_completions_are_distinct(tiny):
