@@ -1,4 +1,4 @@
-"""Losses: the calibration terms of CATTO as pure functions of tensors."""
+"""Losses: the calibration terms of CATTO and RCFT as pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -94,3 +94,60 @@ def catto(
     if rejected and rejected_side == "1-z":
         z = 1 - z
     return response_mean(calibration_gap(confidence, z, form), mask)
+
+
+def rcft_targets(p: torch.Tensor, accuracy: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """What RCFT's M-step pulls option probabilities towards (Restoring Calibration, arXiv 2505.01997).
+
+    t_top = acc_k, the frozen accuracy of the bin that the sample is in, and t_j = (1 - acc_k) p_j / (1 - p_top) for
+    the other options. Where p_top is 1 to rounding, the others share 1 - acc_k evenly.
+
+    Parameters
+    ----------
+    p : (n, K) option probabilities, rows sum to 1.
+    accuracy : (n,) in [0, 1], the accuracy of each sample's bin.
+    mask : (n, K), True where a row has an option; a row has at least two. None: everywhere.
+
+    Returns
+    -------
+    (n, K), rows sum to 1, without gradient. Raises ValueError for rows that do not sum to 1, an accuracy outside
+    [0, 1], or a row with fewer than two options.
+    """
+    p, accuracy = p.detach().float(), accuracy.detach().float()
+    mask = torch.ones_like(p, dtype=torch.bool) if mask is None else mask.bool()
+    sums = (p * mask).sum(dim=1)
+    wrong = torch.nonzero((sums - 1).abs() > 1e-3)
+    if len(wrong):
+        raise ValueError(f"the probabilities of row {int(wrong[0])} sum to {float(sums[wrong[0]]):.4g}, not to 1")
+    if mask.sum(dim=1).min() < 2:
+        raise ValueError("a row has fewer than two options")
+    if not ((accuracy >= 0) & (accuracy <= 1)).all():
+        raise ValueError(f"bin accuracies must lie in [0, 1], got {accuracy.tolist()}")
+    top = p.masked_fill(~mask, -1).argmax(dim=1, keepdim=True)
+    others = mask.scatter(1, top, False)
+    rest = p * others
+    left = rest.sum(dim=1, keepdim=True)
+    even = others / others.sum(dim=1, keepdim=True)
+    share = torch.where(left > _EPS, rest / left.clamp(min=_EPS), even)
+    return (share * (1 - accuracy[:, None])).scatter(1, top, accuracy[:, None])
+
+
+def rcft(
+    p: torch.Tensor, accuracy: torch.Tensor, bins: torch.Tensor, mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """RCFT's calibration term: sum over bins k of (1 / n_k) sum_{i in k} sum_j (p_ij - t_ij)^2 (arXiv 2505.01997).
+
+    Parameters
+    ----------
+    p, accuracy, mask : as in `rcft_targets`; gradients flow through p.
+    bins : (n,) the frozen bin of every sample; n_k counts the samples given. Bins without samples do not matter.
+
+    Returns
+    -------
+    A scalar, at least 0.
+    """
+    squared = (p.float() - rcft_targets(p, accuracy, mask)) ** 2
+    if mask is not None:
+        squared = squared * mask
+    _, place, counts = bins.unique(return_inverse=True, return_counts=True)
+    return (squared.sum(dim=1) / counts[place]).sum()

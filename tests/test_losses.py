@@ -99,3 +99,58 @@ def test_unknown_choices_are_errors():
         losses.catto(c, c, c, False, rejected_side="both")
     with pytest.raises(ValueError, match="form is 'l3'"):
         losses.catto(c, c, c, False, form="l3")
+
+
+def test_rcft_targets_by_hand():
+    p = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
+    found = losses.rcft_targets(p, torch.tensor([0.4, 0.9]))
+    assert torch.allclose(found, torch.tensor([[0.4, 0.45, 0.15], [0.05, 0.05, 0.9]]))
+
+
+@pytest.mark.parametrize("options", [2, 4, 10])
+def test_rcft_targets_sum_to_one_for_any_number_of_options(options):
+    torch.manual_seed(0)
+    p = torch.rand(50, options).softmax(dim=1)
+    sure = torch.eye(options)  # all mass on one option
+    for rows in (p, sure):
+        targets = losses.rcft_targets(rows, torch.rand(len(rows)))
+        assert torch.allclose(targets.sum(dim=1), torch.ones(len(rows))) and (targets >= 0).all()
+
+
+def test_rcft_by_hand_and_empty_bins_are_harmless():
+    p = torch.tensor([[0.6, 0.3, 0.1], [0.7, 0.2, 0.1], [0.2, 0.2, 0.6]], requires_grad=True)
+    accuracy, bins = torch.tensor([0.4, 0.4, 0.9]), torch.tensor([5, 5, 9])
+    targets = losses.rcft_targets(p, accuracy)
+    each = ((p - targets) ** 2).sum(dim=1)
+    value = losses.rcft(p, accuracy, bins)
+    assert value.item() == pytest.approx(((each[0] + each[1]) / 2 + each[2]).item())
+    value.backward()
+    assert torch.allclose(p.grad[2], 2 * (p - targets)[2].detach())  # targets carry no gradient
+
+
+def test_rcft_is_zero_at_its_targets():
+    p = torch.tensor([[0.7, 0.2, 0.1]])
+    assert losses.rcft(p, torch.tensor([0.7]), torch.tensor([6])).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_rcft_leaves_padded_options_alone():
+    p = torch.tensor([[0.6, 0.4, 0.0], [0.5, 0.3, 0.2]])
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    targets = losses.rcft_targets(p, torch.tensor([0.8, 0.5]), mask)
+    assert torch.allclose(targets[0], torch.tensor([0.8, 0.2, 0.0]))
+    alone = losses.rcft(p[:1, :2], torch.tensor([0.8]), torch.tensor([5]))
+    both = losses.rcft(p, torch.tensor([0.8, 0.5]), torch.tensor([5, 4]), mask)
+    assert both.item() == pytest.approx(alone.item())
+
+
+@pytest.mark.parametrize(
+    "p, accuracy, mask, message",
+    [
+        ([[0.6, 0.6]], [0.5], None, "row 0 sum to 1.2"),
+        ([[0.6, 0.4]], [1.5], None, "bin accuracies"),
+        ([[1.0, 0.0]], [0.5], [[True, False]], "fewer than two options"),
+    ],
+)
+def test_rcft_refuses_what_is_no_distribution(p, accuracy, mask, message):
+    with pytest.raises(ValueError, match=message):
+        losses.rcft_targets(torch.tensor(p), torch.tensor(accuracy), None if mask is None else torch.tensor(mask))

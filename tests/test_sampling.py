@@ -5,7 +5,7 @@ from conftest import WORDS, tiny_model
 from scipy.stats import chi2, chi2_contingency
 
 from calib_utils import bench
-from calib_utils.sampling import Prompt, SamplingConfig, SamplingError, option_logprobs, sample
+from calib_utils.sampling import Prompt, SamplingConfig, SamplingError, _Tree, option_logprobs, sample
 
 PROMPT = Prompt("Q red A blue Q two A one ", "Q green A")
 SHORT = SamplingConfig(n_samples=50, max_new_tokens=2, stop=("#",))
@@ -192,3 +192,19 @@ def test_options_must_be_there_and_distinct(tiny):
     for wrong in ([], [" red", " red"], [" red", " "]):
         with pytest.raises(ValueError, match="none, empty or repeated"):
             option_logprobs(tiny, [PROMPT], [wrong])
+
+
+def test_long_chains_that_never_agree_keep_to_the_memory_bound(monkeypatch):
+    lm, columns = tiny_model(scale=0.1), []  # nearly uniform over the words: prefixes multiply
+    original = _Tree._forward
+
+    def spy(tree, ids, positions, seen, keep):
+        columns.append(tuple(seen.shape))
+        return original(tree, ids, positions, seen, keep)
+
+    monkeypatch.setattr(_Tree, "_forward", spy)
+    prompt, config, rows = Prompt("", "Q red A"), SamplingConfig(60, 1.0, 24, stop=()), 8
+    (completions,) = sample(lm, [prompt], config, max_rows=rows)
+    assert sum(c.count for c in completions) == 60 and len(completions) > 50
+    path = len(prompt_ids(lm, prompt)) + 24
+    assert max(width for _, width in columns) <= (rows + 1) * path  # one path of a row that joins
