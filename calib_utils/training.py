@@ -200,7 +200,7 @@ def train(
     own = _window(stage, questions)
     asked = prompts.build_prompts(own, [], stage.style, base.tokenizer if chat else None)
     meaning = getattr(collapse, "__qualname__", None) or repr(collapse)
-    lineage = _described(stage, parent)
+    lineage = {**asdict(replace(stage, parent=None)), "parent": parent and parent.key}
     key = _digest(_VERSION, lineage, models.describe(base), _versions(), asked, [asdict(q) for q in own], meaning)
     below = base.name if parent is None else parent.where()[0]
     done = Trained(stage, key, folder / f"{stage.method}-{key}", below, base.dtype, str(base.device))
@@ -224,10 +224,6 @@ def _window(stage: Stage, questions: Sequence[Question]) -> Sequence[Question]:
             f"{len(questions)} in all: lower n_questions or first"
         )
     return own
-
-
-def _described(stage: Stage, parent: Trained | None) -> dict:
-    return {**asdict(replace(stage, parent=None)), "parent": parent and parent.key}
 
 
 def _versions() -> dict[str, str]:
@@ -486,7 +482,8 @@ def _rollout(stage: Stage, base: LanguageModel, asked: Sequence[Prompt]):
         policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
         lm = replace(base, model=policy)
         size = trainer.num_generations
-        config = SamplingConfig(size, 1.0, trainer.max_completion_length, prompts.STOP, _step_seed(stage, trainer))
+        seed = stage.seed * 1_000_003 + trainer.state.global_step
+        config = SamplingConfig(size, 1.0, trainer.max_completion_length, prompts.STOP, seed)
         policy.eval()  # no dropout, and no gradient checkpointing, which would switch the cache off
         try:
             with trainer.accelerator.autocast():
@@ -498,10 +495,6 @@ def _rollout(stage: Stage, base: LanguageModel, asked: Sequence[Prompt]):
         return {"prompt_ids": ids, "completion_ids": answers, "logprobs": None}
 
     return rollout
-
-
-def _step_seed(stage: Stage, trainer) -> int:
-    return stage.seed * 1_000_003 + trainer.state.global_step
 
 
 class _Watch(TrainerCallback):
