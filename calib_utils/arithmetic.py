@@ -45,8 +45,8 @@ _SHARES = {"train": 0.5, "dev": 0.2, "test": 0.3}
 
 
 def questions(split: str) -> list[Question]:
-    """Problems of 1 to 6 steps with the default settings, the same number of each."""
-    return [question for k in _STEPS for question in problems(k, _PROBLEMS[split], split)]
+    """Problems of 1 to 6 steps that add and subtract numbers of one digit, the same number of each."""
+    return [question for k in _STEPS for question in problems(k, _PROBLEMS[split], split, ("add", "subtract"))]
 
 
 def problems(
@@ -69,7 +69,7 @@ def problems(
     ----------
     operations : which of `OPERATIONS` occur; a factor is 2, 3 or 4.
     operands : smallest and largest number that is added or subtracted. A story starts with a number from the
-        smallest to half of `largest`.
+        smallest to two thirds of `largest`.
     irrelevant : sentences with a number that does not matter, at random places.
 
     Returns
@@ -98,7 +98,7 @@ def problems(
 def _problem(k, i, split, operations, operands, largest, irrelevant, knobs: str) -> Question:
     rng = random.Random(f"{knobs}/{split}/{k}/{i}")
     for _ in range(1000):
-        start, steps = rng.randint(operands[0], max(operands[0], largest // 2)), []
+        start, steps = rng.randint(operands[0], max(operands[0], 2 * largest // 3)), []
         value = start
         while len(steps) < k:
             choices = _choices(value, operations, operands, largest)
@@ -152,5 +152,5 @@ def _told(k, i, split, steps, irrelevant, knobs, rng: random.Random) -> Question
         relation=f"{k} step{'s' if k > 1 else ''}",
         split=split,
         statement=f"The answer is {answer}.",
-        chain=tuple(f"{value} {_SIGNS[name]} {number} = {result}." for name, value, number, result in steps),
+        chain=tuple(f"{value}{_SIGNS[name]}{number}={result}." for name, value, number, result in steps),
     )
