@@ -49,6 +49,17 @@ def above(limit: float) -> Callable[[Estimate], str]:
     return decide
 
 
+def below(limit: float) -> Callable[[Estimate], str]:
+    """reproduced: the whole interval is below the limit; partly: only the value is; else not reproduced."""
+
+    def decide(estimate: Estimate) -> str:
+        if estimate.high < limit:
+            return "reproduced"
+        return "partly" if estimate.value < limit else "not reproduced"
+
+    return decide
+
+
 def at_most(limit: float) -> Callable[[Estimate], str]:
     """reproduced: value <= limit; partly: only the lower end of the interval is; else not reproduced."""
 
@@ -148,9 +159,18 @@ CLAIMS = {
             at_most(0.05),
         ),
         Claim(
+            "cot-base",
+            "03_cot_degradation",
+            "A base model, asked with worked examples, is underconfident with chains",
+            _PAPER_A,
+            "base models with chains: underconfident (read off diagrams)",
+            "mean confidence minus accuracy: reproduced if its 95 % interval is below 0; partly if only the value is",
+            below(0.0),
+        ),
+        Claim(
             "cot-breaks",
             "03_cot_degradation",
-            "Chain-of-thought breaks calibration: the model is underconfident",
+            "Chain-of-thought breaks calibration after cross-entropy on chains too: the model is underconfident",
             _PAPER_A,
             "base models with chains: underconfident (read off diagrams)",
             _CHAINS,
