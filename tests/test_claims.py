@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from calib_utils.claims import CLAIMS, COLUMNS, VERDICTS, above, at_most, claim_row, record_claims
+from calib_utils.claims import CLAIMS, COLUMNS, VERDICTS, above, at_most, below, claim_row, record_claims
 from calib_utils.metrics import Estimate
 
 ABOUT = {"seeds": "0", "profile": "cpu", "model": "m", "dataset": "d"}
@@ -19,7 +19,7 @@ def test_at_most(value, low, verdict):
 @pytest.mark.parametrize("claim_id", sorted(CLAIMS))
 def test_every_claim_has_a_rule_that_decides(claim_id):
     met = dict.fromkeys(CLAIMS[claim_id].conditions, True)
-    rows = [claim_row(claim_id, Estimate(v, v - 0.02, v + 0.02, 480), met, **ABOUT) for v in (0.0, 0.06, 0.9)]
+    rows = [claim_row(claim_id, Estimate(v, v - 0.02, v + 0.02, 480), met, **ABOUT) for v in (-0.9, 0.0, 0.06, 0.9)]
     assert {row["verdict"] for row in rows} <= set(VERDICTS) and len({row["verdict"] for row in rows}) > 1
     assert tuple(rows[0]) == COLUMNS
     assert rows[0]["rule"] and rows[0]["paper_value"] and rows[0]["source"]
@@ -67,3 +67,9 @@ def test_rows_replace_their_own_kind_and_leave_the_others(tmp_path):
     assert rows["base-concise"]["verdict"] == "reproduced" and rows["base-sentence"]["verdict"] == "not reproduced"
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert "0.0400 [0.0000, 0.1000]" in text and text.count("| **") == 2
+
+
+def test_below_is_above_mirrored():
+    for low, value, high in ((0.1, 0.2, 0.3), (-0.1, 0.2, 0.3), (-0.3, -0.2, 0.1)):
+        mirrored = Estimate(-value, -high, -low, 100)
+        assert below(0.0)(mirrored) == above(0.0)(Estimate(value, low, high, 100))
