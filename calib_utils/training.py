@@ -67,7 +67,7 @@ class Stage:
         to 0, which ends less noisily.
     lora_rank : rank of the LoRA adapter on all linear layers; 0 trains all weights.
     options : further settings of the trainer's configuration (`trl.DPOConfig`, `CATTOConfig`, ...), as pairs of name
-        and value: ``(("label_smoothing", 0.1),)``.
+        and value: ``(("loss_type", ["sigmoid", "sft"]),)``.
     style : answer style of `prompts.STYLES`: what a reference answer looks like, and how long a drawn one may get.
     seed : order of the questions, initial adapter, draws.
     """
