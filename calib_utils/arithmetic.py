@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Sequence
 
-from calib_utils.data import DataError, Question, split_of
+from calib_utils.data import SHARES, SPLITS, DataError, Question, short_hash, split_of
 
 OPERATIONS = ("add", "subtract", "multiply")
 _SIGNS = {"add": "+", "subtract": "-", "multiply": "*"}
@@ -41,7 +40,6 @@ _THINGS = (
 ).split()
 _STEPS = range(1, 7)
 _PROBLEMS = {"train": 1000, "dev": 300, "test": 500}  # of every number of steps, in `questions`
-_SHARES = {"train": 0.5, "dev": 0.2, "test": 0.3}
 
 
 def questions(split: str) -> list[Question]:
@@ -89,8 +87,8 @@ def problems(
             f"k = {k} and n = {n} must be at least 1, irrelevant = {irrelevant} not negative, and operands = "
             f"{operands} lie in 1..largest = {largest}"
         )
-    if split not in _SHARES:
-        raise DataError(f"split is {split!r}; use one of {tuple(_SHARES)}")
+    if split not in SPLITS:
+        raise DataError(f"split is {split!r}; use one of {SPLITS}")
     knobs = f"{','.join(operations)}/{low}-{high}/{largest}/{irrelevant}/{seed}"
     return [_problem(k, i, split, operations, operands, largest, irrelevant, knobs) for i in range(n)]
 
@@ -111,7 +109,7 @@ def _problem(k, i, split, operations, operands, largest, irrelevant, knobs: str)
             steps.append((operation, value, number, result))
             value = result
         computation = f"{start} {[(operation, number) for operation, _, number, _ in steps]}"
-        if len(steps) == k and split_of(computation, _SHARES) == split:
+        if len(steps) == k and split_of(computation, SHARES) == split:
             return _told(k, i, split, steps, irrelevant, knobs, rng)
     raise DataError(
         f"no problem of {k} steps was found in split {split!r} with operations {tuple(operations)}, operands "
@@ -144,7 +142,7 @@ def _told(k, i, split, steps, irrelevant, knobs, rng: random.Random) -> Question
         story.insert(rng.randint(1, len(story)), aside)
     answer = str(steps[-1][3])
     text = " ".join([*story, f"How many {things} does {name} have now?"])
-    digest = hashlib.sha256(f"{knobs}/{text}".encode()).hexdigest()[:8]
+    digest = short_hash(f"{knobs}/{text}")
     return Question(
         id=f"arithmetic/{split}/{k}/{i}-{digest}",
         text=text,

@@ -16,7 +16,7 @@ import pandas as pd
 from calib_utils.data import Question
 from calib_utils.records import Record
 from calib_utils.sampling import Prompt
-from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribution, final_answer, right_class
+from calib_utils.semantics import NO_ANSWER, Collapse, class_distribution, classes, final_answer, right_class
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
@@ -71,8 +71,7 @@ def cut(
     cuts = []
     for record, prompt in zip(records, prompts, strict=True):
         question, right = record.question, right_class(record.question, collapse, record.reference_ids)
-        names = [collapse(Response(c.text, c.token_ids), question) for c in record.completions]
-        pairs = zip(record.completions, names, strict=True)
+        pairs = zip(record.completions, classes(question, record.completions, collapse), strict=True)
         usable = [(c, name) for c, name in pairs if name != NO_ANSWER and steps(c.text)]
         if not usable:
             continue

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 SPLITS = ("train", "dev", "test")
+SHARES = {"train": 0.5, "dev": 0.2, "test": 0.3}  # where a hash decides the split
 FACTS = "facts"
 GENERATED = ("arithmetic", "multihop")
 
@@ -255,7 +256,7 @@ def _schema(dataset: str) -> Schema:
 def _public(schema: Schema, rows: Iterable[dict] | None, split: str) -> Iterable[Question]:
     train, evaluation = schema.splits
     if rows is not None or train is None:
-        shares = {"train": 0.5, "dev": 0.2, "test": 0.3}
+        shares = SHARES
     else:
         shares = {"train": 1.0} if split == "train" else {"dev": 0.4, "test": 0.6}
     if rows is None:
@@ -284,7 +285,7 @@ def _question(schema: Schema, number: int, row: dict, shares: dict[str, float]) 
     if not answers:
         raise DataError(f"row {number} has no answer (question {text!r})")
     return Question(
-        id=f"{schema.name}/{number}-{_hash(text)}",
+        id=f"{schema.name}/{number}-{short_hash(text)}",
         text=text.strip(),
         answer=answers[0],
         relation=relation,
@@ -299,10 +300,11 @@ def _question(schema: Schema, number: int, row: dict, shares: dict[str, float]) 
 def split_of(text: str, shares: dict[str, float]) -> str:
     """The split that a hash of `text` falls into, where `shares` says how much each split gets."""
     edges = np.cumsum(list(shares.values()))
-    return list(shares)[int(np.searchsorted(edges, int(_hash(text), 16) / 16**8 * edges[-1], side="right"))]
+    return list(shares)[int(np.searchsorted(edges, int(short_hash(text), 16) / 16**8 * edges[-1], side="right"))]
 
 
-def _hash(text: str) -> str:
+def short_hash(text: str) -> str:
+    """The first eight hexadecimal digits of the text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -22,14 +22,14 @@ def use_style() -> None:
 
 def panels(n: int, width: float = 4.2, height: float = 4.4, **options):
     """A figure with `n` axes side by side; returns (figure, array of axes)."""
-    figure, axes = plt.subplots(1, n, figsize=(width * n, height), squeeze=False, layout="constrained", **options)
+    figure, axes = grid(1, n, width, height, **options)
     return figure, axes[0]
 
 
-def grid(rows: int, columns: int, width: float = 4.2, height: float = 4.4):
+def grid(rows: int, columns: int, width: float = 4.2, height: float = 4.4, **options):
     """A figure with rows of axes; returns (figure, (rows, columns) array of axes)."""
     size = (width * columns, height * rows)
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
 
 
 def reliability_diagram(curve: pd.DataFrame, smece: Estimate, title: str = "", ax=None, color="C0"):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from calib_utils.records import Record
-from calib_utils.semantics import NO_ANSWER, Collapse, Response, right_class
+from calib_utils.semantics import NO_ANSWER, Collapse, classes, right_class
 
 _SCORES = {
     "token confidence": lambda completion: completion.confidence,
@@ -55,7 +55,7 @@ def select(
         counts = [c.count for c in draws]
         if not 1 <= min(ks) <= max(ks) <= sum(counts):
             raise ValueError(f"k must lie in 1..{sum(counts)}, the draws of {question.id!r}; got {list(ks)}")
-        names = np.array([collapse(Response(c.text, c.token_ids), question) for c in draws])
+        names = np.array(classes(question, draws, collapse))
         right = names == right_class(question, collapse, record.reference_ids)
         scores = {name: np.array([score(c) for c in draws]) for name, score in _SCORES.items() if name in strategies}
         if any(np.isnan(values).any() for values in scores.values()):

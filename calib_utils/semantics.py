@@ -287,6 +287,11 @@ def known_names(questions: Iterable[Question]) -> dict[str, dict[str, str]]:
     }
 
 
+def classes(question: Question, completions: Sequence, collapse: Collapse) -> list[str]:
+    """B of every completion, in their order."""
+    return [collapse(Response(c.text, c.token_ids), question) for c in completions]
+
+
 def class_distribution(
     question: Question, completions: Sequence, collapse: Collapse, estimator: str = "frequency"
 ) -> dict[str, float]:
@@ -314,12 +319,12 @@ def class_distribution(
     total = sum(weights)
     if estimator == "mass" and not 0 <= total <= 1 + 1e-3:
         raise ValueError(f"question {question.id!r}: the class probabilities sum to {total}")
-    classes: dict[str, float] = defaultdict(int)
-    for completion, weight in zip(completions, weights, strict=True):
-        classes[collapse(Response(completion.text, completion.token_ids), question)] += weight
+    shares: dict[str, float] = defaultdict(int)
+    for name, weight in zip(classes(question, completions, collapse), weights, strict=True):
+        shares[name] += weight
     if estimator == "frequency":  # whole counts are summed and divided once, so that equal shares are equal
-        classes = {name: count / total for name, count in classes.items()}
-    return dict(sorted(classes.items(), key=lambda item: (-item[1], item[0])))
+        shares = {name: count / total for name, count in shares.items()}
+    return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
 
 def semantic_confidence(classes: dict[str, float]) -> tuple[str, float]:
@@ -353,8 +358,8 @@ def answers(record, collapse: Collapse, top: int = 6) -> pd.DataFrame:
     """
     question = record.question
     merged: dict[str, list] = defaultdict(list)
-    for completion in record.completions:
-        merged[collapse(Response(completion.text, completion.token_ids), question)].append(completion)
+    for name, completion in zip(classes(question, record.completions, collapse), record.completions, strict=True):
+        merged[name].append(completion)
     target = right_class(question, collapse, record.reference_ids)
     shares = class_distribution(question, record.completions, collapse)
     return pd.DataFrame(

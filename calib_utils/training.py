@@ -28,7 +28,7 @@ from calib_utils.lm_head import scored_head
 from calib_utils.models import LanguageModel
 from calib_utils.records import Record, collect, reference_ids
 from calib_utils.sampling import Prompt, SamplingConfig, sample
-from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribution, right_class
+from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribution, classes, right_class
 
 _VERSION = 1  # part of every key: change it when the same stage would train differently
 _DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
@@ -245,10 +245,9 @@ def preference_pairs(records: Sequence[Record], collapse: Collapse, seed: int = 
     for record in records:
         question = record.question
         right = right_class(question, collapse, record.reference_ids)
-        classes = [collapse(Response(c.text, c.token_ids), question) for c in record.completions]
         wrong = [
             c
-            for c, name in zip(record.completions, classes, strict=True)
+            for c, name in zip(record.completions, classes(question, record.completions, collapse), strict=True)
             if name not in (right, NO_ANSWER) and c.finished and c.text.strip()
         ]
         if wrong:
