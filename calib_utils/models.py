@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -177,14 +178,14 @@ def load(
     ModelError : weights missing, checksum wrong, or a device that is not there.
     ValueError : unknown dtype.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     where = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, where)
     source = str(bundled_model_dir(name_or_path)) if name_or_path in BUNDLED else name_or_path
     options = {"trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        tokenizer = _tokenizer(source, _last_change(source))
         config = AutoConfig.from_pretrained(source, **options).get_text_config()
         # On CPU plain matrix products beat the fused kernel under tree masks; soft-capped scores need them.
         capped = getattr(config, "attn_logit_softcapping", None) is not None
@@ -212,6 +213,19 @@ def load(
         fingerprint = _digest(fingerprint, _digest_folder(folder, "adapter_*"))
     model.requires_grad_(False)
     return LanguageModel(model.to(where).eval(), tokenizer, name_or_path, fingerprint)
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(source: str, changed: int):
+    """The tokenizer, one object for all loads of the same files: parsing a large one takes most of a load."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+
+
+def _last_change(source: str) -> int:
+    """When a file of a local folder last changed; 0 for a hub id."""
+    return max((file.stat().st_mtime_ns for file in Path(source).glob("*")), default=0)
 
 
 @contextlib.contextmanager
