@@ -124,6 +124,21 @@ class Stage:
             raise ValueError(f"keep is {self.keep}; its steps must lie between 0 and steps = {self.steps}")
 
 
+def label_smoothed(epsilon: float) -> tuple[tuple[str, object], ...]:
+    """`Stage.options` of DPO with label smoothing (cDPO): -(1 - epsilon) log sigmoid(h) - epsilon log sigmoid(-h).
+
+    h is beta times the difference of the log-ratios (Mitchell, 2023, a note on DPO with noisy preferences). trl's
+    loss `robust` is ((1 - epsilon) A - epsilon B) / (1 - 2 epsilon) of the same two terms A and B, so that
+    2 (1 - epsilon) A - (1 - 2 epsilon) robust is cDPO; `sigmoid` alone ignores `label_smoothing`.
+
+    Raises ValueError outside 0 <= epsilon < 0.5.
+    """
+    if not 0 <= epsilon < 0.5:
+        raise ValueError(f"epsilon is {epsilon}; it must lie in [0, 0.5)")
+    weights = [2 * (1 - epsilon), -(1 - 2 * epsilon)]
+    return ("label_smoothing", epsilon), ("loss_type", ["sigmoid", "robust"]), ("loss_weights", weights)
+
+
 @dataclass(frozen=True)
 class Trained:
     """A finished stage.
@@ -381,7 +396,7 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress) -> None:
     watch = _Watch(done, work, progress)
     light = scored_head(compact=True) if base.device.type == "cpu" else contextlib.nullcontext()
     try:
-        with light, warnings.catch_warnings():
+        with light, _unnamed_data(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # names that trl and peft still use, pinned here
             trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
             trainer.train(resume_from_checkpoint=_last_checkpoint(work))
@@ -398,6 +413,21 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress) -> None:
             "right sometimes, a larger group_size, or check the collapse function"
         )
     _publish(done, work, log)
+
+
+@contextlib.contextmanager
+def _unnamed_data():
+    """Within it `datasets` names what it makes at random. By default it hashes the tokenizer for every name, which
+    takes as long as several steps for a large one; the names serve its cache on disk only, which is not used here.
+    """
+    from datasets import fingerprint
+
+    before = fingerprint.Hasher.__dict__["hash"]
+    fingerprint.Hasher.hash = staticmethod(lambda _: fingerprint.generate_random_fingerprint())
+    try:
+        yield
+    finally:
+        fingerprint.Hasher.hash = before
 
 
 def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path, watch: TrainerCallback):

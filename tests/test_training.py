@@ -352,3 +352,15 @@ def test_options_reach_the_trainer_and_the_key(lineage, base, tmp_path):
     assert (mixed.log["loss"] > plain.log["loss"] + 0.5).all()  # the cross-entropy of the chosen answers on top
     with pytest.raises(TypeError, match="no_such_setting"):
         run(replace(DPO, options=(("no_such_setting", 1),)), base, tmp_path)
+
+
+def test_label_smoothing_is_the_loss_of_cdpo(lineage, base):
+    # One pair a step, so that the logged margin is h itself.
+    stage = replace(DPO, batch_size=1, learning_rate=1e-2, beta=1.0, options=training.label_smoothed(0.2))
+    log = run(stage, base, lineage[2]).log
+    h = log["rewards/margins"].to_numpy()
+    expected = 0.8 * np.logaddexp(0, -h) + 0.2 * np.logaddexp(0, h)
+    assert np.abs(h).max() > 0.05
+    np.testing.assert_allclose(log["loss"], expected, atol=2e-4)
+    with pytest.raises(ValueError, match=r"epsilon is 0\.5"):
+        training.label_smoothed(0.5)
