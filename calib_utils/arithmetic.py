@@ -43,8 +43,9 @@ _PROBLEMS = {"train": 1000, "dev": 300, "test": 500}  # of every number of steps
 
 
 def questions(split: str) -> list[Question]:
-    """Problems of 1 to 6 steps that add and subtract numbers of one digit, the same number of each."""
-    return [question for k in _STEPS for question in problems(k, _PROBLEMS[split], split, ("add", "subtract"))]
+    """Problems of 1 to 6 steps that add and subtract 1 to 5, the same number of each."""
+    made = (problems(k, _PROBLEMS[split], split, ("add", "subtract"), (1, 5)) for k in _STEPS)
+    return [question for some in made for question in some]
 
 
 def problems(

@@ -13,6 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "cpu", "gpu")
 Positive = Annotated[int, Field(ge=1)]
 LearningRate = Annotated[float, Field(gt=0)]
+Temperature = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Side = Literal["z", "1-z", "off"]
+Form = Literal["l1", "l2", "bce"]
 
 
 class ConfigError(ValueError):
@@ -79,7 +83,7 @@ class SamplingStudy(RunConfig):
 
     adapter: str
     m_values: list[Positive]
-    temperatures: list[Annotated[float, Field(gt=0)]]
+    temperatures: list[Temperature]
     n_temperature: Positive
     n_ablation: Positive
     m_reference: Positive
@@ -92,9 +96,13 @@ class SamplingStudy(RunConfig):
         return self
 
 
-class LineageStudy(RunConfig):
-    """Parameters of notebook 02: the lineage's settings, chosen on dev, and the released models."""
+class PreferenceStudy(RunConfig):
+    """Parameters that notebooks 02 and 04 share: SFT and DPO of one lineage, its settings chosen on dev.
 
+    `held_out` names relations that no stage is trained on.
+    """
+
+    held_out: list[str]
     train_seeds: Annotated[list[int], Field(min_length=1)]
     lora_rank: Annotated[int, Field(ge=0)]
     sft_steps: Positive
@@ -105,27 +113,84 @@ class LineageStudy(RunConfig):
     dpo_questions: Positive
     dpo_lr: LearningRate
     dpo_rejected: Literal["distractors", "samples"]
+    dpo_beta: Annotated[float, Field(gt=0)]
+    n_side: Positive
+
+    @model_validator(mode="after")
+    def _reported_strength_of_dpo_is_trained(self):
+        _check_reported(self.dpo_steps, self.dpo_reported)
+        return self
+
+
+def _check_reported(steps: list[int], reported: int) -> None:
+    if reported not in steps or steps != sorted(set(steps)):
+        raise ValueError(f"{reported} steps are to be reported; the steps {steps} must rise and hold them")
+
+
+class LineageStudy(PreferenceStudy):
+    """Parameters of notebook 02: the other ways of tuning, and the released models."""
+
     other_lr: LearningRate
     other_steps: Positive
     beta_steps: Positive
-    dpo_beta: Annotated[float, Field(gt=0)]
     dpo_betas: list[Annotated[float, Field(gt=0)]]
     grpo_steps: Annotated[list[Positive], Field(min_length=1)]
     grpo_reported: Positive
     grpo_questions: Positive
     grpo_lr: LearningRate
     grpo_group: Annotated[int, Field(ge=2)]
-    n_side: Positive
     released_base: str
     released_aligned: str
 
     @model_validator(mode="after")
-    def _reported_strengths_are_trained(self):
-        for steps, reported in ((self.dpo_steps, self.dpo_reported), (self.grpo_steps, self.grpo_reported)):
-            if reported not in steps or steps != sorted(set(steps)):
-                raise ValueError(f"{reported} steps are to be reported; the steps {steps} must rise and hold them")
+    def _other_strengths_are_trained(self):
+        _check_reported(self.grpo_steps, self.grpo_reported)
         if self.beta_steps not in self.dpo_steps:
             raise ValueError(f"beta_steps is {self.beta_steps}; use one of dpo_steps {self.dpo_steps}")
+        return self
+
+
+class CattoStudy(PreferenceStudy):
+    """Parameters of notebook 04: CATTO's choices, the methods beside it, and what is asked out-of-distribution."""
+
+    out_dataset: str
+    task: str
+    n_out: Positive
+    n_task: Positive
+    n_dev: Positive
+    calibration_weight: Weight
+    surrogate_temperature: Temperature
+    surrogate_gradient: bool
+    rejected_side: Side
+    calibration_form: Form
+    other_weights: list[Weight]
+    other_temperatures: list[Temperature]
+    other_sides: list[Side]
+    other_forms: list[Form]
+    sft_weight: Annotated[float, Field(gt=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    candidates: Annotated[list[Positive], Field(min_length=1)]
+
+    @property
+    def choices(self) -> dict:
+        """The settings of `CATTOConfig` by name."""
+        return {name: getattr(self, name) for name in self.ablation}
+
+    @property
+    def ablation(self) -> dict[str, list]:
+        """Per setting of `CATTOConfig` the other values to try."""
+        return {
+            "calibration_weight": self.other_weights,
+            "surrogate_temperature": self.other_temperatures,
+            "surrogate_gradient": [not self.surrogate_gradient],
+            "rejected_side": self.other_sides,
+            "calibration_form": self.other_forms,
+        }
+
+    @model_validator(mode="after")
+    def _candidates_are_drawn(self):
+        if max(self.candidates) > self.n_samples:
+            raise ValueError(f"candidates {self.candidates} go beyond n_samples = {self.n_samples}; lower them")
         return self
 
 
@@ -135,10 +200,11 @@ class ChainStudy(RunConfig):
     elsewhere: str
     n_elsewhere: Positive
     sft_steps: Positive
+    concise_steps: Positive
     max_steps: Positive
     few_steps: Positive
     n_few: Positive
-    sft_questions: Annotated[int, Field(ge=2)]
+    sft_questions: Annotated[int, Field(ge=3)]
     sft_lr: LearningRate
     lora_rank: Annotated[int, Field(ge=0)]
     max_new_tokens: Positive
