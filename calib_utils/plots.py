@@ -63,6 +63,7 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0",
     names = [f"{_readable(row)}  (n = {n})" for row, n in zip(table[label], table["n"], strict=True)]
     ax.set_yticks(np.arange(len(table)), names)
     ax.set(xlabel=xlabel, ylim=(len(table) - 0.5, -0.5))
+    ax.locator_params(axis="x", nbins=5)
     return ax
 
 

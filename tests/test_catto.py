@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer import utils as trl_utils
 
 from calib_utils import CATTOConfig, CATTOTrainer, lm_head, losses
+from calib_utils.config import ROOT
 
 PAIRS = Dataset.from_list(
     [
@@ -202,3 +204,12 @@ def test_unknown_choices_are_errors(wrong, tmp_path):
         CATTOConfig(**settings(tmp_path, **wrong))
     with pytest.raises(TypeError, match="takes a CATTOConfig, got DPOConfig"):
         trainer(CATTOTrainer, DPOConfig, tmp_path)
+
+
+@pytest.mark.real_model
+def test_the_example_of_the_readme_runs_as_written(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "CATTOTrainer(" in block)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert (tmp_path / "runs" / "catto" / "adapter_model.safetensors").exists()

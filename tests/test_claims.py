@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from calib_utils.claims import CLAIMS, COLUMNS, VERDICTS, above, at_most, below, claim_row, record_claims
+from calib_utils.claims import CLAIMS, COLUMNS, VERDICTS, above, at_least, at_most, below, claim_row, record_claims
 from calib_utils.metrics import Estimate
 
 ABOUT = {"seeds": "0", "profile": "cpu", "model": "m", "dataset": "d"}
@@ -28,6 +28,14 @@ def test_every_claim_has_a_rule_that_decides(claim_id):
 @pytest.mark.parametrize("low, value, verdict", [(0.1, 0.2, "reproduced"), (-0.1, 0.1, "partly"), (0.0, 0.0, None)])
 def test_above(low, value, verdict):
     assert above(0.0)(Estimate(value, low, 0.3, 100)) == (verdict or "not reproduced")
+
+
+@pytest.mark.parametrize(
+    "low, value, verdict",
+    [(0.01, 0.03, "reproduced"), (0.01, 0.02, "partly"), (-0.01, 0.03, "partly"), (-0.1, -0.01, "not reproduced")],
+)
+def test_at_least(low, value, verdict):
+    assert at_least(0.025)(Estimate(value, low, 0.2, 100)) == verdict
 
 
 def test_an_unknown_claim_is_an_error():

@@ -1,7 +1,11 @@
+from dataclasses import fields
+
 import pytest
+import torch
 from pydantic import ValidationError
 
-from calib_utils.config import PROFILES, ConfigError, RunConfig, SamplingStudy, profile_parameters
+from calib_utils import CATTOConfig, losses
+from calib_utils.config import PROFILES, CattoStudy, ConfigError, RunConfig, SamplingStudy, profile_parameters
 
 GOOD = dict(
     profile="cpu", model="m", adapter="", chat=False,
@@ -56,3 +60,25 @@ def test_profiles_override_common_by_notebook(tmp_path):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_shipped_profiles_are_readable(profile):
     assert profile_parameters(profile, "01_base_semantic_calibration")["profile"] == profile
+
+
+def test_choices_and_their_ablation():
+    study = dict(
+        held_out=[], train_seeds=[0], lora_rank=4, sft_steps=1, sft_questions=8, sft_lr=1e-3, dpo_steps=[1, 2],
+        dpo_reported=2, dpo_questions=8, dpo_lr=1e-3, dpo_rejected="samples", dpo_beta=0.1, n_side=2, out_dataset="",
+        task="", n_out=2, n_task=2, n_dev=2, calibration_weight=1.0, surrogate_temperature=1.0,
+        surrogate_gradient=True, rejected_side="z", calibration_form="l1", other_weights=[3.0],
+        other_temperatures=[], other_sides=["off"], other_forms=["l2"], sft_weight=1.0, label_smoothing=0.1,
+        candidates=[1, 5],
+    )  # fmt: skip
+    run = CattoStudy.from_namespace({**GOOD, **study})
+    losses.catto(*torch.rand(3, 1, 1), True, *list(run.choices.values())[1:])  # in the order of its arguments
+    assert set(run.choices) <= {field.name for field in fields(CATTOConfig)}
+    assert run.ablation["surrogate_gradient"] == [False] and run.ablation["calibration_weight"] == [3.0]
+    for wrong, message in (
+        ({"candidates": [6]}, "candidates .* go beyond n_samples = 5"),
+        ({"other_sides": ["y"]}, "other_sides"),
+        ({"dpo_reported": 3}, "3 steps are to be reported"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            CattoStudy.from_namespace({**GOOD, **study, **wrong})

@@ -8,7 +8,7 @@ import pytest
 from papermill import inspect_notebook
 
 from calib_utils import cli, runner
-from calib_utils.config import PROFILES, ConfigError, profile_parameters
+from calib_utils.config import PROFILES, ConfigError, PreferenceStudy, RunConfig, profile_parameters
 
 NOTEBOOKS = runner.find_notebooks()
 
@@ -45,6 +45,20 @@ def test_parameters_are_declared_with_type_and_help(notebook):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_profiles_set_declared_parameters_only(notebook, profile):
     runner.check_parameters(notebook, profile_parameters(profile, notebook.stem))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_notebooks_of_one_lineage_train_the_same_stages(profile):
+    given = {}
+    for path in NOTEBOOKS:
+        if path.stem in ("02_rl_degradation", "04_catto"):
+            declared = {n: ast.literal_eval(p["default"]) for n, p in inspect_notebook(str(path)).items()}
+            given[path.stem] = declared | profile_parameters(profile, path.stem)
+    first, second = given.values()
+    shared = set(PreferenceStudy.model_fields) - set(RunConfig.model_fields) - {"train_seeds", "n_side"}
+    shared |= {"model", "chat", "dtype", "dataset", "data_path", "n_samples", "n_shots", "seed", "max_rows"}
+    assert {name: first[name] for name in shared} == {name: second[name] for name in shared}
+    assert set(first["train_seeds"]) <= set(second["train_seeds"])
 
 
 @pytest.mark.real_model
