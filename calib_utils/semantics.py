@@ -411,6 +411,17 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
     return pd.DataFrame(rows)
 
 
+def option_probabilities(logprobs: Sequence[np.ndarray]) -> np.ndarray:
+    """(n, K) probabilities of the options, renormalised per question; 0 where a question has fewer than K options.
+
+    `logprobs` are log p(option | prompt), one array per question (`sampling.option_logprobs`).
+    """
+    p = np.zeros((len(logprobs), max(map(len, logprobs))))
+    for row, values in zip(p, logprobs, strict=True):
+        row[: len(values)] = np.exp(values - np.logaddexp.reduce(values))
+    return p
+
+
 def score_options(questions: Sequence[Question], logprobs: Sequence[np.ndarray]) -> pd.DataFrame:
     """One row per multiple-choice question: the top option, its probability and whether it is right.
 
@@ -418,11 +429,11 @@ def score_options(questions: Sequence[Question], logprobs: Sequence[np.ndarray])
     renormalised over the options. Columns: question_id, relation, prediction, reference, confidence in (0, 1],
     correct, p_reference. A question without options raises ValueError.
     """
-    rows = []
     for question, values in zip(questions, logprobs, strict=True):
         if question.choices is None or len(values) != len(question.choices):
             raise ValueError(f"question {question.id!r} has the options {question.choices}, got {len(values)} values")
-        p = np.exp(values - np.logaddexp.reduce(values))
+    rows = []
+    for question, p in zip(questions, option_probabilities(logprobs), strict=True):
         prediction = question.choices[int(np.argmax(p))]
         rows.append(
             {

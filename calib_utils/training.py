@@ -32,7 +32,7 @@ from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribut
 
 _VERSION = 1  # part of every key: change it when the same stage would train differently
 _DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
-METHODS = ("sft", "dpo", "catto", "grpo")
+METHODS = ("sft", "dpo", "catto", "grpo", "cft")
 _PAIRED = ("dpo", "catto")
 REJECTED = ("samples", "distractors")
 SCHEDULES = ("constant", "linear")
@@ -51,7 +51,8 @@ class Stage:
     method : ``"sft"``, cross-entropy on reference answers; ``"dpo"``, direct preference optimisation of the
         reference over a wrong answer (Rafailov et al., 2023); ``"catto"``, DPO with the calibration term of
         `CATTOConfig`; ``"grpo"``, group-relative policy optimisation (Shao et al., 2024; trl's default
-        normalisation) with reward [B(answer) = B(reference)].
+        normalisation) with reward [B(answer) = B(reference)]; ``"cft"``, cross-entropy on the right one of a
+        question's options, with RCFT's term where `options` say so (`CFTConfig`).
     steps : optimisation steps: the strength.
     learning_rate : of AdamW, at the start.
     parent : the stage before this one.
@@ -320,6 +321,8 @@ def _examples(stage, base, parent, own, asked, collapse, folder, progress) -> li
     answer = {q.id: asked[0].blank + prompts.worked(q, stage.style) for q in own}
     if stage.method == "sft":
         return [_filled(base, {"prompt": text[q.id], "completion": answer[q.id]}) for q in own]
+    if stage.method == "cft":
+        return [_with_options(q, text[q.id], asked[0].blank) for q in own]
     drawn = _draws(stage, base, parent, own, asked, folder, progress) if stage.draws else []
     if stage.method == "grpo":
         chosen = undecided(drawn, collapse) if drawn else own
@@ -334,6 +337,13 @@ def _examples(stage, base, parent, own, asked, collapse, folder, progress) -> li
         _filled(base, {"prompt": text[q.id], "chosen": answer[q.id], "rejected": asked[0].blank + rejected})
         for q, rejected in pairs
     ]
+
+
+def _with_options(question: Question, prompt: str, blank: str) -> dict:
+    if not question.choices:
+        raise TrainingError(f"question {question.id!r} has no options; CFT needs multiple choice")
+    choices = [blank + choice for choice in question.choices]
+    return {"id": question.id, "prompt": prompt, "choices": choices, "label": question.choices.index(question.answer)}
 
 
 def _draws(stage, base, parent, own, asked, folder, progress) -> list[Record]:
@@ -434,6 +444,7 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
     import trl
 
     from calib_utils.catto import CATTOConfig, CATTOTrainer
+    from calib_utils.cft import CFTConfig, CFTTrainer
 
     stage, cpu = done.stage, base.device.type == "cpu"
     settings = {
@@ -459,6 +470,8 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
     policy = _policy(stage, base, parent)
     if stage.method == "sft":
         trainer = trl.SFTTrainer(policy, args=trl.SFTConfig(**settings), **common)
+    elif stage.method == "cft":
+        trainer = CFTTrainer(policy, args=CFTConfig(**settings), **common)
     elif stage.method in _PAIRED:
         reference = None if stage.lora_rank else _policy(stage, base, parent).requires_grad_(False)
         configure, build = (trl.DPOConfig, trl.DPOTrainer) if stage.method == "dpo" else (CATTOConfig, CATTOTrainer)

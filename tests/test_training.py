@@ -364,3 +364,12 @@ def test_label_smoothing_is_the_loss_of_cdpo(lineage, base):
     np.testing.assert_allclose(log["loss"], expected, atol=2e-4)
     with pytest.raises(ValueError, match=r"epsilon is 0\.5"):
         training.label_smoothed(0.5)
+
+
+def test_cft_goes_on_from_any_stage(lineage, base):
+    stage = replace(DPO, method="cft", parent=DPO, options=(("calibration_weight", 1.0), ("estimate_steps", 2)))
+    done = run(stage, base, lineage[2])
+    assert {"calibration/loss", "calibration/ece"} <= set(done.log.columns)
+    assert not same(weights(lineage[0]["dpo"].load()), weights(done.load()))
+    with pytest.raises(TrainingError, match="has no options; CFT needs multiple choice"):
+        run(stage, base, lineage[2], [replace(q, choices=None) for q in QUESTIONS])
