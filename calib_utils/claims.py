@@ -25,7 +25,8 @@ class Claim:
     """A published statement and how its verdict is decided.
 
     `rule` says in words what `decide` does with the measured estimate; `conditions` are further statements that
-    the notebook has to decide: all must hold for "reproduced", all but one for "partly".
+    the notebook has to decide: all must hold for "reproduced", all but one for "partly". On another class of device
+    the draws differ: `tolerance` is how far its value may be off (`python -m calib_utils verify`).
     """
 
     id: str
@@ -36,6 +37,7 @@ class Claim:
     rule: str
     decide: Callable[[Estimate], str]
     conditions: tuple[str, ...] = ()
+    tolerance: float = 0.05
 
 
 def above(limit: float) -> Callable[[Estimate], str]:
@@ -101,7 +103,12 @@ _CHAINS = (
 UNDERCONFIDENT = "mean confidence below accuracy"
 _PAPER_A = "Trained on Tokens, Calibrated on Concepts (arXiv 2511.04869)"
 _PAPER_C = "Balancing Preferences and Confidence in Language Models (arXiv 2601.23096)"
+_PAPER_D = "Restoring Calibration for Aligned Large Language Models (arXiv 2505.01997)"
 KEPT_DPO = "accuracy at most 1 point below DPO"
+
+MOST_REMOVED = "at least 68 % of the ECE removed"
+KEPT_ALIGNED = "accuracy at most 1 point below the aligned model"
+BEYOND = "accuracy on the tuned questions beyond the critical accuracy"
 
 
 def _gain(over: str, margin: float) -> str:
@@ -302,6 +309,50 @@ CLAIMS = {
             "accuracy of Confidence@k minus that of the majority vote at the largest k, trained relations: "
             "reproduced if its 95 % interval is above -0.01; partly if only the value is",
             above(-0.01),
+        ),
+        Claim(
+            "cft-lowers",
+            "05_calibration_aware",
+            "Fine-tuning on domain questions (CFT) lowers the calibration error of an aligned model, accuracy kept",
+            _PAPER_D,
+            "confidence-ECE 68 to 88 % lower on four aligned models of 7 to 8 billion parameters",
+            "ECE (10 equal-width bins, top option) of the aligned model minus that after CFT, same questions: "
+            "reproduced if its 95 % interval is above 0, at least 68 % of the ECE is removed and accuracy is at most "
+            "1 point lower; partly if one of the three fails but the ECE is lower; else not",
+            above(0.0),
+            (MOST_REMOVED, KEPT_ALIGNED),
+        ),
+        Claim(
+            "rcft-accuracy",
+            "05_calibration_aware",
+            "Past the critical accuracy, RCFT keeps more accuracy than CFT",
+            _PAPER_D,
+            "OLMo2-7B: accuracy 0.851 with RCFT against 0.621 with DPO",
+            "accuracy after RCFT minus that after CFT, last step, same questions: reproduced if its 95 % interval is "
+            "above 0 and CFT's accuracy on the tuned questions is beyond the critical accuracy; partly if one of the "
+            "two fails but the accuracy is higher; else not",
+            above(0.0),
+            (BEYOND,),
+        ),
+        Claim(
+            "rcft-ece",
+            "05_calibration_aware",
+            "RCFT lowers the calibration error of an aligned model",
+            _PAPER_D,
+            "trades some of CFT's calibration for accuracy",
+            "ECE of the aligned model minus that after RCFT, last step, same questions: reproduced if its 95 % "
+            "interval is above 0; partly if only the value is",
+            above(0.0),
+        ),
+        Claim(
+            "scaling-ece",
+            "05_calibration_aware",
+            "Temperature scaling lowers the calibration error without moving accuracy",
+            _PAPER_D,
+            "a baseline there",
+            "ECE of the aligned model minus that after temperature scaling (fitted on dev), same questions: "
+            "reproduced if its 95 % interval is above 0; partly if only the value is",
+            above(0.0),
         ),
     )
 }

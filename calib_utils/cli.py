@@ -1,4 +1,4 @@
-"""Command line: `python -m calib_utils run | models | bench`."""
+"""Command line: `python -m calib_utils run | verify | models | bench`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--profile", choices=PROFILES, default="cpu", help="sizes (default: cpu)")
     command.add_argument("--only", nargs="+", metavar="NN", help="notebooks by the beginning of their name")
     command.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE")
+    command.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     command.set_defaults(call=_run)
+
+    command = commands.add_parser(
+        "verify", help="compute figures and claims again and compare with the committed ones"
+    )
+    command.add_argument("--only", nargs="+", metavar="NN", help="notebooks by the beginning of their name")
+    command.set_defaults(call=_verify)
 
     command = commands.add_parser("models", help="show the default model, converting it on first use")
     command.set_defaults(call=_models)
@@ -42,12 +49,16 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options) -> int:
     from calib_utils import runner
 
-    overrides = runner.parse_overrides(options.overrides)
-    notebooks = runner.find_notebooks(options.only)
-    for notebook in notebooks:  # everything is checked before anything starts
+    notebooks = runner.assign(runner.find_notebooks(options.only), runner.parse_overrides(options.overrides))
+    for notebook, overrides in notebooks.items():  # everything is checked before anything starts
         runner.parameters_of(notebook, options.profile, overrides)
+    if options.dry_run:
+        for notebook, overrides in notebooks.items():
+            how, seconds = runner.plan(notebook, options.profile, overrides)
+            print(f"{notebook.stem}: {how}, " + (f"took {seconds:.0f} s before" if seconds else "time not known"))
+        return 0
     failed = 0
-    for notebook in notebooks:
+    for notebook, overrides in notebooks.items():
         print(f"{notebook.stem}: running, profile {options.profile}", flush=True)
         try:
             outcome = runner.run(notebook, options.profile, overrides)
@@ -57,6 +68,35 @@ def _run(options) -> int:
         else:
             print(f"{outcome.notebook}: done in {outcome.seconds:.0f} s, {outcome.executed}", flush=True)
     return 1 if failed else 0
+
+
+def _verify(options) -> int:
+    import pandas as pd
+
+    from calib_utils import manifest, runner, verify
+
+    committed, anew, tables = ROOT / "figures", "runs/verify/figures", []
+    for notebook in runner.find_notebooks(options.only):
+        made = manifest.read(runner.manifest_path(notebook, committed))
+        if made is None:
+            raise ConfigError(f"figures/ has no manifest of {notebook.stem}; run it first")
+        print(f"{notebook.stem}: computing again", flush=True)
+        given = {name: made["parameters"][name] for name in made["parameters"] if name != "profile"} | {
+            "figures": anew
+        }
+        try:
+            runner.run(notebook, made["profile"], given, ROOT / "runs" / "verify")
+        except runner.RunError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        now = manifest.read(runner.manifest_path(notebook, ROOT / anew))
+        found = verify.compare_folders(committed, ROOT / anew, notebook.stem[:2], verify.same_class(made, now))
+        tables.append(found)
+        print(f"{notebook.stem}: {found['passed'].sum()} of {len(found)} columns within tolerance", flush=True)
+    table = pd.concat(tables, ignore_index=True)
+    wrong = table[~table["passed"]]
+    print(wrong.to_string(index=False) if len(wrong) else "everything as committed")
+    return 1 if len(wrong) else 0
 
 
 def _models(options) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,24 +23,12 @@ class ConfigError(ValueError):
     """A parameter is unknown, missing, of the wrong type or out of range; the message names it."""
 
 
-class RunConfig(BaseModel):
-    """Parameters every notebook shares; a notebook with more of them derives a class from this one."""
+class FolderConfig(BaseModel):
+    """Parameters every notebook has; a notebook with more of them derives a class from this one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     profile: Literal["smoke", "cpu", "gpu"]
-    model: str
-    chat: bool
-    dtype: Literal["auto", "bfloat16", "float16", "float32"]
-    device: str
-    dataset: str
-    data_path: str
-    n_questions: Positive
-    n_samples: Positive
-    n_shots: Annotated[int, Field(ge=0)]
-    seed: int
-    n_boot: Positive
-    max_rows: Positive
     figures: str
     runs: str
 
@@ -73,6 +61,23 @@ class RunConfig(BaseModel):
     def records_dir(self) -> Path:
         """Where records go."""
         return ROOT / self.runs / "records"
+
+
+class RunConfig(FolderConfig):
+    """Parameters of every notebook that asks a model questions."""
+
+    model: str
+    chat: bool
+    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    device: str
+    dataset: str
+    data_path: str
+    n_questions: Positive
+    n_samples: Positive
+    n_shots: Annotated[int, Field(ge=0)]
+    seed: int
+    n_boot: Positive
+    max_rows: Positive
 
 
 class SamplingStudy(RunConfig):
@@ -194,6 +199,25 @@ class CattoStudy(PreferenceStudy):
         return self
 
 
+class RepairStudy(PreferenceStudy):
+    """Parameters of notebook 05: the aligned model to repair, and how it is fine-tuned."""
+
+    aligned: str
+    out_dataset: str
+    n_out: Positive
+    n_dev: Positive
+    cft_steps: Annotated[list[Positive], Field(min_length=1)]
+    cft_questions: Positive
+    cft_lr: LearningRate
+    rcft_weight: Annotated[float, Field(gt=0)]
+    estimate_steps: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _steps_rise(self):
+        _check_reported(self.cft_steps, self.cft_steps[-1])
+        return self
+
+
 class ChainStudy(RunConfig):
     """Parameters of notebook 03: two families of questions with worked chains, training, and cutting chains."""
 
@@ -213,10 +237,16 @@ class ChainStudy(RunConfig):
     fractions: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)]
 
 
-def profile_parameters(profile: str, notebook: str, folder: Path = ROOT / "notebooks" / "profiles") -> dict:
+def profile_parameters(
+    profile: str,
+    notebook: str,
+    folder: Path = ROOT / "notebooks" / "profiles",
+    declared: Collection[str] | None = None,
+) -> dict:
     """Parameters that a profile sets for a notebook: its section `common`, overridden by the notebook's own.
 
-    Raises ConfigError for an unknown profile or a file that is not two levels of names.
+    Of `common` only what is `declared` counts, if that is given. Raises ConfigError for an unknown profile or a file
+    that is not two levels of names.
     """
     path = folder / f"{profile}.yaml"
     if not path.is_file():
@@ -224,4 +254,5 @@ def profile_parameters(profile: str, notebook: str, folder: Path = ROOT / "noteb
     sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(sections, dict) or not all(isinstance(v, dict | None) for v in sections.values()):
         raise ConfigError(f"{path} must hold sections ('common' or a notebook's name) of parameters")
-    return {**(sections.get("common") or {}), **(sections.get(notebook) or {}), "profile": profile}
+    common = {n: v for n, v in (sections.get("common") or {}).items() if declared is None or n in declared}
+    return {**common, **(sections.get(notebook) or {}), "profile": profile}

@@ -63,6 +63,7 @@ BUNDLED = {
         ),
     )
 }
+_LOADED: dict[tuple[str, str, str], dict[str, str]] = {}
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
@@ -212,7 +213,15 @@ def load(
             model = PeftModel.from_pretrained(model, folder).merge_and_unload()
         fingerprint = _digest(fingerprint, _digest_folder(folder, "adapter_*"))
     model.requires_grad_(False)
-    return LanguageModel(model.to(where).eval(), tokenizer, name_or_path, fingerprint)
+    lm = LanguageModel(model.to(where).eval(), tokenizer, name_or_path, fingerprint)
+    if adapter is None:
+        _LOADED[lm.name, lm.fingerprint, lm.dtype] = describe(lm)
+    return lm
+
+
+def loaded() -> list[dict[str, str]]:
+    """`describe` of every model that this process has loaded, without those that an adapter was merged into."""
+    return list(_LOADED.values())
 
 
 @lru_cache(maxsize=4)

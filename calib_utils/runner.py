@@ -10,10 +10,12 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from jupyter_client.manager import AsyncKernelManager
 
+from calib_utils import manifest
 from calib_utils.config import ROOT, ConfigError, profile_parameters
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -90,9 +92,26 @@ def parse_overrides(pairs: list[str]) -> dict[str, object]:
 
 def parameters_of(notebook: Path, profile: str, overrides: Mapping[str, object]) -> dict[str, object]:
     """What a notebook will be given: the profile's parameters and the overrides, checked."""
-    parameters = {**profile_parameters(profile, notebook.stem), **overrides}
+    from papermill import inspect_notebook
+
+    declared = inspect_notebook(str(notebook))
+    parameters = {**profile_parameters(profile, notebook.stem, declared=declared), **overrides}
     check_parameters(notebook, parameters)
     return parameters
+
+
+def assign(notebooks: list[Path], overrides: Mapping[str, object]) -> dict[Path, dict[str, object]]:
+    """Each override for the notebooks that declare it; ConfigError for one that none of them declares."""
+    from papermill import inspect_notebook
+
+    declared = {notebook: inspect_notebook(str(notebook)) for notebook in notebooks}
+    every = sorted(set().union(*declared.values()))
+    for name in overrides:
+        if name not in every:
+            near = difflib.get_close_matches(name, every, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {every}"
+            raise ConfigError(f"no chosen notebook has a parameter {name!r}{hint}")
+    return {path: {n: v for n, v in overrides.items() if n in names} for path, names in declared.items()}
 
 
 def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> Outcome:
@@ -106,11 +125,21 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
     import papermill
 
     parameters = parameters_of(notebook, profile, overrides)
-    output = output or ROOT / "runs" / "notebooks" / profile
+    output = output or default_output(profile)
     output.mkdir(parents=True, exist_ok=True)
     executed, completion = output / notebook.name, output / f"{notebook.stem}.completion.json"
     completion.unlink(missing_ok=True)
     started = time.monotonic()
+    about = {
+        "notebook": notebook.stem,
+        "profile": profile,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        **manifest.of_code(),
+        "digest": manifest.digest(notebook),
+        "parameters": resolved(notebook, parameters),
+        "data": manifest.of_data(parameters),
+        "versions": manifest.of_environment(),
+    }
     try:
         with _environment({_COMPLETION: str(completion), "TQDM_MININTERVAL": "30"}):
             papermill.execute_notebook(
@@ -122,20 +151,60 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
                 kernel_manager_class="calib_utils.runner.IPCKernelManager",
             )
     except papermill.exceptions.PapermillExecutionError as error:
+        state = f"failed in cell {error.cell_index}: {error.ename}: {error.evalue}"
+        manifest.write(manifest_path(notebook, output), {**about, "state": state})
         raise RunError(
             f"{notebook.stem} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
             f"the executed notebook is {executed}"
         ) from error
     if not completion.exists():
+        manifest.write(manifest_path(notebook, output), {**about, "state": "ended without its last cell"})
         raise RunError(f"{notebook.stem} ended without its last cell; the executed notebook is {executed}")
-    return Outcome(notebook.stem, executed, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    about |= {"state": "complete", "seconds": round(seconds, 1), **json.loads(completion.read_text(encoding="utf-8"))}
+    for folder in (output, ROOT / about["parameters"].get("figures", "figures")):
+        manifest.write(manifest_path(notebook, folder), about)
+    return Outcome(notebook.stem, executed, seconds)
+
+
+def default_output(profile: str) -> Path:
+    """Where executed notebooks and their manifests go."""
+    return ROOT / "runs" / "notebooks" / profile
+
+
+def manifest_path(notebook: Path, folder: Path) -> Path:
+    """`NN_manifest.json` of a notebook in a folder."""
+    return folder / f"{notebook.stem[:2]}_manifest.json"
+
+
+def resolved(notebook: Path, parameters: Mapping[str, object]) -> dict[str, object]:
+    """Every parameter of a notebook: its own defaults, and what is given."""
+    from papermill import inspect_notebook
+
+    own = {name: ast.literal_eval(found["default"]) for name, found in inspect_notebook(str(notebook)).items()}
+    return {**own, **parameters}
+
+
+def plan(notebook: Path, profile: str, overrides: Mapping[str, object]) -> tuple[str, float | None]:
+    """("from cache" or "anew", expected seconds or None): by the manifests of runs before.
+
+    "from cache": the last run of this profile had the same code and parameters, so that everything is there.
+    """
+    parameters = resolved(notebook, parameters_of(notebook, profile, overrides))
+    last = manifest.read(manifest_path(notebook, default_output(profile)))
+    shipped = manifest.read(manifest_path(notebook, ROOT / "figures"))
+    for found in (last, shipped):
+        if found and found.get("state") == "complete" and found["parameters"] == parameters:
+            same = found is last and found["digest"] == manifest.digest(notebook)
+            return ("from cache" if same else "anew"), found["seconds"]
+    return "anew", None
 
 
 def complete(notebook: str) -> None:
     """Call in a notebook's last cell: tells the runner that every cell before it has run."""
     path = os.environ.get(_COMPLETION)
     if path:
-        Path(path).write_text(json.dumps({"notebook": notebook}), encoding="utf-8")
+        manifest.write(Path(path), {"notebook": notebook, **manifest.of_process()})
 
 
 @contextlib.contextmanager

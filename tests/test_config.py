@@ -50,6 +50,7 @@ def test_profiles_override_common_by_notebook(tmp_path):
     (tmp_path / "cpu.yaml").write_text("common:\n  a: 1\n  b: 2\n01_x:\n  b: 3\n")
     assert profile_parameters("cpu", "01_x", tmp_path) == {"a": 1, "b": 3, "profile": "cpu"}
     assert profile_parameters("cpu", "02_y", tmp_path) == {"a": 1, "b": 2, "profile": "cpu"}
+    assert profile_parameters("cpu", "02_y", tmp_path, declared=["b"]) == {"b": 2, "profile": "cpu"}
     (tmp_path / "gpu.yaml").write_text("a: 1\n")
     with pytest.raises(ConfigError, match="sections"):
         profile_parameters("gpu", "01_x", tmp_path)

@@ -1,0 +1,94 @@
+"""Manifest: what made a run. Code, parameters, versions, models, data, device, time and memory as one JSON file."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+from pathlib import Path
+
+from calib_utils.config import ROOT
+
+_CODE = ("calib_utils", "notebooks", "requirements.txt", "requirements-no-deps.txt", "pyproject.toml")
+
+
+def of_process() -> dict:
+    """What the running process used: the models it loaded, device, threads, peak memory in GiB."""
+    import torch
+
+    from calib_utils import models
+
+    cuda = torch.cuda.is_available()
+    return {
+        "models": sorted(models.loaded(), key=lambda about: (about["model"], about["fingerprint"])),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "threads": torch.get_num_threads(),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_device_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
+    }
+
+
+@functools.cache
+def of_code() -> dict:
+    """Git commit and whether code, notebooks or requirements differ from it; None outside a checkout."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    changes = git("status", "--porcelain", "--", *_CODE)
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def of_environment() -> dict:
+    """Versions of Python and of every pinned package."""
+    pinned = re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.M)
+    found = {
+        distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
+    }
+    versions = {_plain(name): version for name, version in found.items() if name}
+    return {"python": platform.python_version(), **{name: versions.get(_plain(name)) for name in pinned}}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def of_data(parameters: dict) -> dict:
+    """SHA-256 of the embedded facts and of the data file that the parameters name."""
+    named = {"facts": ROOT / "calib_utils" / "facts" / "facts.jsonl"}
+    if parameters.get("data_path"):
+        named["data_path"] = Path(parameters["data_path"])
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named.items() if path.is_file()}
+
+
+def digest(notebook: Path) -> str:
+    """Changes when the notebook, the package or a requirement does."""
+    files = [notebook, *sorted((ROOT / "calib_utils").rglob("*.py")), *sorted(ROOT.glob("requirements*.txt"))]
+    parts = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def write(path: Path, manifest: dict) -> None:
+    """The manifest as JSON under its name at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read(path: Path) -> dict | None:
+    """The manifest, or None if there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None

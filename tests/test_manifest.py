@@ -1,0 +1,42 @@
+import json
+
+from conftest import tiny_model
+
+from calib_utils import manifest, models
+from calib_utils.config import ROOT
+
+
+def test_code_environment_and_data_are_told():
+    code, versions = manifest.of_code(), manifest.of_environment()
+    assert len(code["commit"]) == 40 and code["dirty"] in (True, False)
+    assert versions["torch"].startswith("2.13.0") and None not in versions.values()
+    data = manifest.of_data({"data_path": str(ROOT / "README.md")})
+    assert len(data["facts"]) == 64 and data["data_path"] != data["facts"]
+    assert set(manifest.of_data({"data_path": ""})) == {"facts"}
+
+
+def test_the_process_tells_its_models(tmp_path):
+    lm = tiny_model()
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    loaded = models.load(str(tmp_path), "float32", "cpu")
+    about = manifest.of_process()
+    assert loaded.fingerprint in {model["fingerprint"] for model in about["models"]}
+    assert about["peak_gib"] > 0.1 and about["threads"] >= 1
+
+
+def test_the_digest_follows_the_notebook(tmp_path):
+    notebook = tmp_path / "01_x.ipynb"
+    notebook.write_text("{}")
+    first = manifest.digest(notebook)
+    notebook.write_text("{ }")
+    assert manifest.digest(notebook) != first
+
+
+def test_it_is_written_whole_and_read_back(tmp_path):
+    path = tmp_path / "deep" / "01_manifest.json"
+    manifest.write(path, {"state": "complete", "seconds": 1.5})
+    assert manifest.read(path) == json.loads(path.read_text()) == {"state": "complete", "seconds": 1.5}
+    assert [file.name for file in path.parent.iterdir()] == ["01_manifest.json"]
+    path.write_text('{"state": ')
+    assert manifest.read(path) is None and manifest.read(tmp_path / "none.json") is None

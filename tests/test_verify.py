@@ -1,0 +1,73 @@
+import pandas as pd
+import pytest
+
+from calib_utils import verify
+from calib_utils.claims import CLAIMS, claim_row, record_claims
+from calib_utils.metrics import Estimate
+
+ABOUT = {"seeds": "0", "profile": "cpu", "model": "m", "dataset": "d"}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("committed", "again"):
+        folder = tmp_path / name
+        record_claims([claim_row("base-concise", Estimate(0.04, 0.01, 0.07, 90), **ABOUT)], folder)
+        table = pd.DataFrame(
+            {"model": ["a", "b"], "value": [0.25, 0.5], "seconds": [100.0, 200.0], "low": [0.1, None]}
+        )
+        table.to_csv(folder / "01_overview.csv", index=False)
+    return tmp_path / "committed", tmp_path / "again"
+
+
+def change(folder, file, old, new):
+    path = folder / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_same_numbers_pass(folders, exact):
+    table = verify.compare_folders(*folders, "01", exact)
+    assert table["passed"].all() and set(table["file"]) == {"01_overview.csv", "claims.csv"}
+
+
+def test_a_changed_number_is_found_with_what_was_expected(folders):
+    change(folders[1], "01_overview.csv", "0.25", "0.2501")
+    found = verify.compare_folders(*folders, "01", True)
+    (row,) = found[~found["passed"]].itertuples()
+    assert (row.file, row.what, row.expected, row.obtained) == ("01_overview.csv", "value, row 0", 0.25, 0.2501)
+    assert verify.compare_folders(*folders, "01", False)["passed"].all()  # another device may differ by this much
+    change(folders[1], "01_overview.csv", "0.2501", "0.31")
+    assert not verify.compare_folders(*folders, "01", False)["passed"].all()
+
+
+def test_claims_have_a_tolerance_of_their_own(folders):
+    change(folders[1], "claims.csv", "0.0400", f"{0.04 + CLAIMS['base-concise'].tolerance - 0.001:.4f}")
+    assert not verify.compare_folders(*folders, "01", True)["passed"].all()
+    assert verify.compare_folders(*folders, "01", False)["passed"].all()
+    change(folders[1], "claims.csv", ",reproduced,", ",partly,")
+    assert verify.compare_folders(*folders, "01", False)["passed"].all()
+    found = verify.compare_folders(*folders, "01", True)
+    assert "verdict, row 0" in set(found[~found["passed"]]["what"])
+
+
+def test_missing_files_rows_and_numbers_fail(folders):
+    change(folders[1], "01_overview.csv", "0.5,", ",")
+    found = verify.compare_folders(*folders, "01", False)
+    assert set(found[~found["passed"]]["what"]) == {"value, row 1"}
+    change(folders[1], "01_overview.csv", "a,0.25,100.0,0.1\n", "")
+    found = verify.compare_folders(*folders, "01", False)
+    assert set(found[~found["passed"]]["what"]) == {"shape"}
+    (folders[1] / "01_overview.csv").unlink()
+    found = verify.compare_folders(*folders, "01", False)
+    assert found[~found["passed"]].iloc[0]["obtained"] == "missing"
+
+
+def test_the_device_class_decides_what_is_promised():
+    about = {"device": "cpu", "models": [{"model": "m", "dtype": "bfloat16"}], "versions": {"torch": "2", "trl": "1"}}
+    assert verify.same_class(about, {**about, "versions": {"torch": "2", "trl": "2"}})
+    assert not verify.same_class(about, {**about, "device": "NVIDIA"})
+    assert not verify.same_class(about, {**about, "models": [{"model": "m", "dtype": "float32"}]})
+    assert not verify.same_class(about, {**about, "versions": {"torch": "3"}})
