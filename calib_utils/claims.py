@@ -340,8 +340,8 @@ CLAIMS = {
             "RCFT lowers the calibration error of an aligned model",
             _PAPER_D,
             "trades some of CFT's calibration for accuracy",
-            "ECE of the aligned model minus that after RCFT, last step, same questions: reproduced if its 95 % "
-            "interval is above 0; partly if only the value is",
+            "ECE of the aligned model minus that after RCFT, same questions: reproduced if its 95 % interval is "
+            "above 0; partly if only the value is",
             above(0.0),
         ),
         Claim(

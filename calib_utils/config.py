@@ -174,6 +174,7 @@ class CattoStudy(PreferenceStudy):
     other_forms: list[Form]
     sft_weight: Annotated[float, Field(gt=0)]
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    bce_weight: Weight
     candidates: Annotated[list[Positive], Field(min_length=1)]
 
     @property
@@ -207,14 +208,15 @@ class RepairStudy(PreferenceStudy):
     n_out: Positive
     n_dev: Positive
     cft_steps: Annotated[list[Positive], Field(min_length=1)]
+    cft_reported: Positive
     cft_questions: Positive
     cft_lr: LearningRate
     rcft_weight: Annotated[float, Field(gt=0)]
     estimate_steps: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
-    def _steps_rise(self):
-        _check_reported(self.cft_steps, self.cft_steps[-1])
+    def _reported_strength_of_cft_is_trained(self):
+        _check_reported(self.cft_steps, self.cft_reported)
         return self
 
 
