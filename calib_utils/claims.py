@@ -305,7 +305,7 @@ CLAIMS = {
             "04_catto",
             "After CATTO, the most confident of k answers is at least as good as the majority's (Confidence@k)",
             _PAPER_C,
-            "better than majority voting (figures not at hand)",
+            "Bayes-optimal where the confidence is calibrated",
             "accuracy of Confidence@k minus that of the majority vote at the largest k, trained relations: "
             "reproduced if its 95 % interval is above -0.01; partly if only the value is",
             above(-0.01),

@@ -69,8 +69,8 @@ def test_choices_and_their_ablation():
         dpo_reported=2, dpo_questions=8, dpo_lr=1e-3, dpo_rejected="samples", dpo_beta=0.1, n_side=2, out_dataset="",
         task="", n_out=2, n_task=2, n_dev=2, calibration_weight=1.0, surrogate_temperature=1.0,
         surrogate_gradient=True, rejected_side="z", calibration_form="l1", other_weights=[3.0],
-        other_temperatures=[], other_sides=["off"], other_forms=["l2"], sft_weight=1.0, label_smoothing=0.1, bce_weight=0.1,
-        candidates=[1, 5],
+        other_temperatures=[], other_sides=["off"], other_forms=["l2"], sft_weight=1.0, label_smoothing=0.1,
+        bce_weight=0.1, candidates=[1, 5],
     )  # fmt: skip
     run = CattoStudy.from_namespace({**GOOD, **study})
     losses.catto(*torch.rand(3, 1, 1), True, *list(run.choices.values())[1:])  # in the order of its arguments
