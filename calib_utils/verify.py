@@ -33,7 +33,7 @@ def compare(expected: Path, obtained: Path, exact: bool, number: str = "") -> li
     rows = []
     for column in old.columns:
         before, after = old[column], new[column]
-        if not (pd.api.types.is_numeric_dtype(before) and pd.api.types.is_numeric_dtype(after)):
+        if any(not pd.api.types.is_numeric_dtype(c) or pd.api.types.is_bool_dtype(c) for c in (before, after)):
             differ = np.flatnonzero((before.fillna("") != after.fillna("")).to_numpy())
             if len(differ) and (exact or column not in ("verdict", "conditions")):
                 at = differ[0]
