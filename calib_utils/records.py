@@ -6,17 +6,19 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from calib_utils.data import Question
 from calib_utils.models import LanguageModel, describe
-from calib_utils.sampling import Completion, Prompt, SamplingConfig, sample
+from calib_utils.sampling import Completion, Prompt, SamplingConfig, option_logprobs, sample
 
 _VERSION = 2  # part of every key: change it when the sampler's draws or the columns change
 _SCHEMA = pa.schema(
@@ -136,14 +138,55 @@ def read(folder: str | Path) -> list[Record]:
     """All records below `folder`, in the order of their file names."""
     records = []
     for path in sorted(Path(folder).rglob("*.parquet")):
-        try:
-            rows = pq.read_table(path, schema=_SCHEMA).to_pylist()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise RecordError(
-                f"{path} is damaged ({error}); delete it and run again: its questions are sampled anew"
-            ) from error
-        records += [_record(row) for row in rows]
+        records += [_record(row) for row in _read(path, _SCHEMA).to_pylist()]
     return records
+
+
+def _read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, schema=schema)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise RecordError(
+            f"{path} is damaged ({error}); delete it and run again: what it held is computed anew"
+        ) from error
+
+
+def keep(
+    folder: str | Path, label: str, lm: LanguageModel, parts, compute: Callable[[], pd.DataFrame]
+) -> pd.DataFrame:
+    """The table that `compute()` gives, or gave before in `folder` for the same label, model and parts.
+
+    For what is measured on a model and is no draw. `parts` is everything else that decides the table, as plain
+    values (text, numbers, lists of them). Raises RecordError as `collect`.
+    """
+    decisive = {name: value for name, value in describe(lm).items() if name not in ("python", "model")}
+    target = Path(folder) / label / f"{_digest([_VERSION, decisive, parts])}.table"
+    if target.exists():
+        return _read(target).to_pandas()
+    table = compute()
+    _publish(pa.Table.from_pandas(table, preserve_index=False), target)
+    return table
+
+
+def rate(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    options: Sequence[Sequence[str]],
+    folder: str | Path,
+    ending: str = "",
+    max_rows: int = 128,
+) -> list[np.ndarray]:
+    """`sampling.option_logprobs`, computed once and kept in `folder`."""
+
+    def compute() -> pd.DataFrame:
+        found = option_logprobs(lm, prompts, options, ending, max_rows)
+        return pd.DataFrame(
+            {"prompt": np.repeat(range(len(found)), list(map(len, found))), "logprob": np.concatenate(found)}
+        )
+
+    parts = [[p.shared, p.own, p.chat, *texts] for p, texts in zip(prompts, options, strict=True)]
+    table = keep(folder, "options", lm, [ending, max_rows, parts], compute)
+    return [part.to_numpy() for _, part in table.groupby("prompt")["logprob"]]
 
 
 def _digest(value) -> str:
@@ -178,10 +221,14 @@ def _write(rows: Sequence[Record], prompts: Sequence[Prompt], home: Path) -> Non
         ],
         schema=_SCHEMA,
     )
-    target = home / f"{_digest([row.key for row in rows])}.parquet"
+    _publish(table, home / f"{_digest([row.key for row in rows])}.parquet")
+
+
+def _publish(table: pa.Table, target: Path) -> None:
+    """The table under its name at once or not at all."""
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".tmp", dir=home)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(suffix=".tmp", dir=target.parent)
         try:
             with os.fdopen(handle, "wb") as stream:
                 pq.write_table(table, stream, compression="zstd")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock
 from jupyter_client.manager import AsyncKernelManager
 
 from calib_utils import manifest
@@ -117,16 +118,24 @@ def assign(notebooks: list[Path], overrides: Mapping[str, object]) -> dict[Path,
 def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> Outcome:
     """Execute one notebook and return when its last cell has written the completion file.
 
+    A second run of the same notebook into the same folder waits for the first one, and finds what that left.
+
     Raises
     ------
     ConfigError : a parameter is unknown or of the wrong type; nothing was started.
-    RunError : a cell failed, or the notebook ended early.
+    RunError : a cell failed, the kernel died or was stopped, or the notebook ended early.
     """
-    import papermill
-
     parameters = parameters_of(notebook, profile, overrides)
     output = output or default_output(profile)
     output.mkdir(parents=True, exist_ok=True)
+    with FileLock(output / f".{notebook.stem}.lock"):
+        return _execute(notebook, profile, parameters, output)
+
+
+def _execute(notebook: Path, profile: str, parameters: Mapping[str, object], output: Path) -> Outcome:
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
     executed, completion = output / notebook.name, output / f"{notebook.stem}.completion.json"
     completion.unlink(missing_ok=True)
     started = time.monotonic()
@@ -150,6 +159,13 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
                 progress_bar=False,
                 kernel_manager_class="calib_utils.runner.IPCKernelManager",
             )
+    except DeadKernelError as error:
+        manifest.write(manifest_path(notebook, output), {**about, "state": "the kernel was ended from outside"})
+        raise RunError(
+            f"the kernel of {notebook.stem} was ended from outside: stopped by hand, or by the system for want of "
+            "memory (then lower max_rows, or run fewer notebooks at once). Records and trained stages are kept: the "
+            f"same command goes on from there. The executed notebook is {executed}"
+        ) from error
     except papermill.exceptions.PapermillExecutionError as error:
         state = f"failed in cell {error.cell_index}: {error.ename}: {error.evalue}"
         manifest.write(manifest_path(notebook, output), {**about, "state": state})

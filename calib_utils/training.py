@@ -22,7 +22,7 @@ from filelock import FileLock
 from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
-from calib_utils import models, prompts
+from calib_utils import family, models, prompts
 from calib_utils.data import DataError, Question
 from calib_utils.lm_head import scored_head
 from calib_utils.models import LanguageModel
@@ -32,7 +32,7 @@ from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribut
 
 _VERSION = 1  # part of every key: change it when the same stage would train differently
 _DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
-METHODS = ("sft", "dpo", "catto", "grpo", "cft")
+METHODS = ("pretrain", "sft", "dpo", "catto", "grpo", "cft")
 _PAIRED = ("dpo", "catto")
 REJECTED = ("samples", "distractors")
 SCHEDULES = ("constant", "linear")
@@ -48,16 +48,18 @@ class Stage:
 
     Attributes
     ----------
-    method : ``"sft"``, cross-entropy on reference answers; ``"dpo"``, direct preference optimisation of the
-        reference over a wrong answer (Rafailov et al., 2023); ``"catto"``, DPO with the calibration term of
-        `CATTOConfig`; ``"grpo"``, group-relative policy optimisation (Shao et al., 2024; trl's default
-        normalisation) with reward [B(answer) = B(reference)]; ``"cft"``, cross-entropy on the right one of a
-        question's options, with RCFT's term where `options` say so (`CFTConfig`).
+    method : ``"pretrain"``, causal language modelling on `family.documents` of the questions, all weights from a
+        random start (`family.untrained`), in rows of packed tokens; ``"sft"``, cross-entropy on reference answers;
+        ``"dpo"``, direct preference optimisation of the reference over a wrong answer (Rafailov et al., 2023);
+        ``"catto"``, DPO with the calibration term of `CATTOConfig`; ``"grpo"``, group-relative policy optimisation
+        (Shao et al., 2024; trl's default normalisation) with reward [B(answer) = B(reference)]; ``"cft"``,
+        cross-entropy on the right one of a question's options, with RCFT's term where `options` say so (`CFTConfig`).
     steps : optimisation steps: the strength.
     learning_rate : of AdamW, at the start.
     parent : the stage before this one.
+    parent_step : which of its kept steps this one starts from; None is its last.
     first, n_questions : the window of the training questions that it sees: the data size.
-    batch_size : questions in a step.
+    batch_size : questions in a step; of ``"pretrain"`` rows.
     beta : weight of the KL penalty towards the parent (DPO: its inverse temperature); unused by SFT.
     rejected : DPO and CATTO only: ``"samples"``, wrong answers drawn from the parent itself, or ``"distractors"``,
         options of the multiple-choice form.
@@ -77,6 +79,7 @@ class Stage:
     steps: int
     learning_rate: float
     parent: Stage | None = None
+    parent_step: int | None = None
     first: int = 0
     n_questions: int = 320
     batch_size: int = 8
@@ -95,6 +98,11 @@ class Stage:
     def draws(self) -> bool:
         """Whether the parent's draws are needed to make its training data."""
         return (self.method in _PAIRED and self.rejected == "samples") or (self.method == "grpo" and self.undecided)
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The steps whose weights are kept, the last one among them."""
+        return (*self.keep, self.steps)
 
     def with_seed(self, seed: int) -> Stage:
         """The same lineage, this stage and all before it, with another seed."""
@@ -121,6 +129,10 @@ class Stage:
         above = self.parent.lora_rank if self.parent else 0
         if above and self.lora_rank and above != self.lora_rank:
             raise ValueError(f"lora_rank is {self.lora_rank}, but the parent's adapter, which goes on, has {above}")
+        if self.parent_step is not None and self.parent_step not in (self.parent.kept if self.parent else ()):
+            raise ValueError(
+                f"parent_step is {self.parent_step}; the parent keeps {self.parent and self.parent.kept}"
+            )
         if not all(0 < step < self.steps for step in self.keep):
             raise ValueError(f"keep is {self.keep}; its steps must lie between 0 and steps = {self.steps}")
 
@@ -173,8 +185,8 @@ class Trained:
     def where(self, step: int | None = None) -> tuple[str, str | None]:
         """Model and adapter after `step` (the last one by default), for `models.load`; KeyError if not kept."""
         step = self.stage.steps if step is None else step
-        if step not in (*self.stage.keep, self.stage.steps):
-            raise KeyError(f"step {step} of {self.stage.method} was not kept; kept: {self.stage.keep}")
+        if step not in self.stage.kept:
+            raise KeyError(f"step {step} of {self.stage.method} was not kept; kept: {self.stage.kept}")
         folder = str(self.folder / f"step-{step}")
         return (self.base, folder) if self.stage.lora_rank else (folder, None)
 
@@ -216,9 +228,10 @@ def train(
     own = _window(stage, questions)
     asked = prompts.build_prompts(own, [], stage.style, base.tokenizer if chat else None)
     meaning = getattr(collapse, "__qualname__", None) or repr(collapse)
-    lineage = {**asdict(replace(stage, parent=None)), "parent": parent and parent.key}
+    lineage = asdict(replace(stage, parent=None, parent_step=None))
+    lineage |= {"parent": parent and parent.key, "parent_step": stage.parent_step}
     key = _digest(_VERSION, lineage, models.describe(base), _versions(), asked, [asdict(q) for q in own], meaning)
-    below = base.name if parent is None else parent.where()[0]
+    below = base.name if parent is None else parent.where(stage.parent_step)[0]
     done = Trained(stage, key, folder / f"{stage.method}-{key}", below, base.dtype, str(base.device))
     if done.finished:
         return done
@@ -316,7 +329,10 @@ def check_pairs(pairs: Sequence[tuple[Question, str]], collapse: Collapse) -> No
 
 
 def _examples(stage, base, parent, own, asked, collapse, folder, progress) -> list[dict]:
-    """Rows for trl: prompt and completion, or prompt, chosen and rejected, or prompt and question id."""
+    """Rows for trl: tokens, or prompt and completion, or prompt, chosen and rejected, or prompt and question id."""
+    if stage.method == "pretrain":
+        drawn = family.rows(base.tokenizer, own, stage.steps * stage.batch_size, stage.seed)
+        return [{"input_ids": ids} for ids in drawn]
     text = {q.id: prompt_text(base.tokenizer, prompt) for q, prompt in zip(own, asked, strict=True)}
     answer = {q.id: asked[0].blank + prompts.worked(q, stage.style) for q in own}
     if stage.method == "sft":
@@ -348,7 +364,7 @@ def _with_options(question: Question, prompt: str, blank: str) -> dict:
 
 def _draws(stage, base, parent, own, asked, folder, progress) -> list[Record]:
     config = SamplingConfig(_DRAWS, 1.0, prompts.MAX_NEW_TOKENS[stage.style], prompts.STOP, stage.seed)
-    drawer = base if parent is None else parent.load()
+    drawer = base if parent is None else parent.load(stage.parent_step)
     return collect(drawer, own, asked, config, folder / "draws", label=stage.style, progress=progress)
 
 
@@ -374,7 +390,7 @@ def _policy(stage: Stage, base: LanguageModel, parent: Trained | None):
     """The model to train: a new adapter, the parent's adapter to go on with, or all weights in float32."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    name, adapter = (base.name, None) if parent is None else parent.where()
+    name, adapter = (base.name, None) if parent is None else parent.where(stage.parent_step)
     if not stage.lora_rank:
         model = models.load(name, "float32", str(base.device), adapter).model
         return model.requires_grad_(True)
@@ -406,7 +422,7 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress) -> None:
     watch = _Watch(done, work, progress)
     light = scored_head(compact=True) if base.device.type == "cpu" else contextlib.nullcontext()
     try:
-        with light, _unnamed_data(), warnings.catch_warnings():
+        with light, _unnamed_data(), models.without_bars(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # names that trl and peft still use, pinned here
             trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
             trainer.train(resume_from_checkpoint=_last_checkpoint(work))
@@ -468,7 +484,7 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
     }
     common = {"train_dataset": rows, "processing_class": base.tokenizer, "callbacks": [watch]}
     policy = _policy(stage, base, parent)
-    if stage.method == "sft":
+    if stage.method in ("pretrain", "sft"):
         trainer = trl.SFTTrainer(policy, args=trl.SFTConfig(**settings), **common)
     elif stage.method == "cft":
         trainer = CFTTrainer(policy, args=CFTConfig(**settings), **common)
@@ -601,7 +617,7 @@ def _publish(done: Trained, work: Path, log: pd.DataFrame) -> None:
     ready = done.folder.with_suffix(".ready")
     shutil.rmtree(ready, ignore_errors=True)
     wanted = ("adapter_*",) if stage.lora_rank else ("*.json", "*.safetensors", "*.jinja", "*.model")
-    for step in (*stage.keep, stage.steps):
+    for step in stage.kept:
         target = ready / f"step-{step}"
         target.mkdir(parents=True)
         for pattern in wanted:

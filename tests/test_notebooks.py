@@ -4,6 +4,7 @@ import ast
 import csv
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -137,6 +138,22 @@ def test_failures_are_reported_with_the_executed_copy(tmp_path, monkeypatch):
     path = fake(tmp_path, monkeypatch, "x = 1")
     with pytest.raises(runner.RunError, match="without its last cell"):
         runner.run(path, "cpu", {}, tmp_path / "out")
+
+
+def test_a_kernel_that_is_killed_is_reported(tmp_path, monkeypatch):
+    path = fake(tmp_path, monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(runner.RunError, match=r"ended from outside[\s\S]*lower max_rows"):
+        runner.run(path, "cpu", {}, tmp_path / "out")
+    assert "ended from outside" in json.loads((tmp_path / "out" / "99_manifest.json").read_text())["state"]
+
+
+def test_two_runs_of_one_notebook_take_turns(tmp_path, monkeypatch):
+    at = tmp_path / "busy"
+    busy = f"import time, pathlib; at = pathlib.Path({str(at)!r}); at.mkdir(); time.sleep(1); at.rmdir()"
+    path = fake(tmp_path, monkeypatch, busy, "from calib_utils import runner; runner.complete('99_fake')")
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(runner.run, path, "cpu", {}, tmp_path / "out") for _ in range(2)]
+        assert all(run.result().executed.exists() for run in runs)
 
 
 def test_the_command_line_reports_bad_input_and_failure(tmp_path, monkeypatch, capsys):

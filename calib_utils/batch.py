@@ -1,0 +1,112 @@
+"""Batch: several notebooks, each in a process of its own, in an order that lets them share what they train."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calib_utils import runner
+
+AFTER = {"04_catto": ("02_",), "05_calibration_aware": ("02_",), "08_claims": ("0",)}  # what goes before, if chosen
+_TELL = 30.0  # seconds between two lines about progress
+
+
+@dataclass
+class Job:
+    """One notebook to run: its command, how long it is expected to take (None: not known), and its process."""
+
+    notebook: str
+    command: list[str]
+    expected: float | None = None
+    slot: int = 0
+    process: subprocess.Popen | None = field(default=None, repr=False)
+    began: float = 0.0
+
+
+def command(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> list[str]:
+    """The command line that runs one notebook alone, its executed copy going to `output`."""
+    given = [word for name, value in overrides.items() for word in ("-p", f"{name}={value!r}")]
+    where = ["--output", str(output)] if output else []
+    return [sys.executable, "-m", "calib_utils", "run", "--profile", profile, "--only", notebook.stem, *where, *given]
+
+
+def slots() -> int:
+    """How many notebooks run at once unless told otherwise: one a GPU, or one."""
+    import torch
+
+    return max(torch.cuda.device_count(), 1)
+
+
+def environment(slot: int, jobs: int) -> dict[str, str]:
+    """Environment of a process: one of the visible GPUs and an equal share of the cores, if several run at once."""
+    import torch
+
+    found = dict(os.environ)
+    if jobs > 1:
+        found.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
+    if jobs > 1 and torch.cuda.device_count() > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        names = visible if visible != [""] else [str(i) for i in range(torch.cuda.device_count())]
+        found["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
+    return found
+
+
+def ready(waiting: list[Job], unfinished: set[str]) -> Job | None:
+    """The first job that waits for nothing which is not finished."""
+    for job in waiting:
+        before = AFTER.get(job.notebook, ())
+        if not any(name != job.notebook and name.startswith(before) for name in unfinished if before):
+            return job
+    return None
+
+
+def run(pending: list[Job], jobs: int, tell: Callable[[str], None] = print) -> list[str]:
+    """Run all jobs, at most `jobs` at once; returns the names of those that failed.
+
+    A failure stops no other job: notebooks can do without each other, in more time. When this process is stopped
+    (Ctrl-C, SIGTERM) the running ones are stopped too, and KeyboardInterrupt is raised when they have ended.
+    """
+    waiting, running, failed, told = list(pending), [], [], time.monotonic()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while waiting or running:
+            while len(running) < jobs and (job := ready(waiting, {j.notebook for j in (*waiting, *running)})):
+                waiting.remove(job)
+                job.slot = min(set(range(jobs)) - {other.slot for other in running})
+                job.process = subprocess.Popen(job.command, env=environment(job.slot, jobs), cwd=runner.ROOT)
+                job.began = time.monotonic()
+                running.append(job)
+            time.sleep(0.2)
+            for job in [job for job in running if job.process.poll() is not None]:
+                running.remove(job)
+                failed += [job.notebook] if job.process.returncode else []
+                told = 0.0
+            if running and time.monotonic() - told > _TELL:
+                told = time.monotonic()
+                tell(progress(waiting, running, jobs, told))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for job in running:
+            job.process.terminate()
+        for job in running:
+            job.process.wait()
+    return failed
+
+
+def progress(waiting: list[Job], running: list[Job], jobs: int, now: float) -> str:
+    """What runs, for how long of how long, how many wait, and the minutes left in all where that is known."""
+    shown = [f"{job.notebook} {_minutes(now - job.began)} of {_minutes(job.expected)}" for job in running]
+    left = [max(job.expected - (now - job.began), 0) if job.expected else None for job in running]
+    left += [job.expected for job in waiting]
+    total = None if None in left else sum(left) / jobs
+    return f"{', '.join(shown)}; {len(waiting)} waiting; {_minutes(total)} left"
+
+
+def _minutes(seconds: float | None) -> str:
+    return "?" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
