@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -150,7 +151,17 @@ def _execute(notebook: Path, profile: str, parameters: Mapping[str, object], out
         "versions": manifest.of_environment(),
     }
     try:
-        with _environment({_COMPLETION: str(completion), "TQDM_MININTERVAL": "30"}):
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            _environment(
+                {
+                    _COMPLETION: str(completion),
+                    "TQDM_MININTERVAL": "30",
+                    "IPYTHONDIR": scratch,  # a kernel leaves its profile and its sockets behind nowhere else
+                    "JUPYTER_RUNTIME_DIR": scratch,
+                }
+            ),
+        ):
             papermill.execute_notebook(
                 str(notebook),
                 str(executed),

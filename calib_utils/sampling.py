@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import DynamicCache
 
 from calib_utils.models import LanguageModel, encode
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 512  # vocabulary block of the two-level inverse CDF
 _SLICE = 8  # rows whose probabilities are held in float32 at once (8 rows of 262,144 stay near the cache)
@@ -117,7 +121,8 @@ def sample(
     lm : model and tokenizer.
     prompts : texts to complete.
     config : draws, temperature, stop strings, length, seed.
-    max_rows : most prefixes forwarded together; bounds the memory whatever M is. At 128 rows a vocabulary of
+    max_rows : most prefixes forwarded together; bounds the memory whatever M is, and is halved where that is not
+        enough. At 128 rows a vocabulary of
         262,144 takes 0.07 GB for the logits, and keys and values at most `max_rows` x tokens of a path. The
         draws do not depend on it, nor on the other prompts, up to the rounding of the model's own arithmetic.
 
@@ -137,7 +142,13 @@ def sample(
     done: list[list[Completion]] = [[] for _ in prompts]
     for shared in dict.fromkeys(shared for shared, _ in encoded):  # one tree per few-shot prefix
         own = {i: ids for i, (prefix, ids) in enumerate(encoded) if prefix == shared}
-        _Tree(lm, config, max_rows, shared, own).grow(done)
+
+        def grow(rows: int, shared=shared, own=own) -> None:
+            for i in own:
+                done[i].clear()
+            _Tree(lm, config, rows, shared, own).grow(done)
+
+        max_rows = _fitting(max_rows, grow)
     for completions in done:
         completions.sort(key=lambda c: (-c.count, -c.logprob, c.token_ids))
     return done
@@ -186,10 +197,32 @@ def option_logprobs(
             scored[len(names) - 1] = len(shared) + len(own) - common
     result = [np.empty(len(texts)) for texts in options]
     for shared, own in paths.items():
-        tree = _Tree(lm, SamplingConfig(1, max_new_tokens=1), max_rows, shared, own)
-        for at, logprob in tree.path_logprobs(scored).items():
-            result[names[at][0]][names[at][1]] = logprob
+
+        def rate(rows: int, shared=shared, own=own) -> None:
+            tree = _Tree(lm, SamplingConfig(1, max_new_tokens=1), rows, shared, own)
+            for at, logprob in tree.path_logprobs(scored).items():
+                result[names[at][0]][names[at][1]] = logprob
+
+        max_rows = _fitting(max_rows, rate)
     return result
+
+
+def _fitting(max_rows: int, attempt: Callable[[int], None]) -> int:
+    """Call `attempt` with `max_rows`, halved until it fits into the memory of the device; returns what fitted."""
+    while True:
+        try:
+            attempt(max_rows)
+            return max_rows
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            if max_rows == 1:
+                raise SamplingError(
+                    "one prefix at a time does not fit into memory: use a smaller model, dtype or number of shots"
+                ) from error
+        clear_device_cache(garbage_collection=True)  # out of the handler, which holds on to what did not fit
+        log.warning("out of memory with max_rows = %d; going on with %d", max_rows, max_rows // 2)
+        max_rows //= 2
 
 
 def _agree(first: Sequence[int], second: Sequence[int]) -> int:

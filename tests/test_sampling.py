@@ -146,6 +146,33 @@ def test_memory_does_not_grow_with_m(tiny):
     assert max(rows) <= 9  # eight live prefixes and one that joins
 
 
+def test_out_of_memory_halves_the_rows_and_draws_the_same(tiny, monkeypatch):
+    prompts, options = [PROMPT, Prompt(PROMPT.shared, "Q blue A")], [[" one", " two red"], [" yes"]]
+    wanted = sample(tiny, prompts, SHORT, max_rows=64), option_logprobs(tiny, prompts, options, max_rows=64)
+    forward, tried = _Tree._forward, []
+
+    def limited(self, ids, *rest):
+        tried.append(self.max_rows)
+        if self.max_rows > 12:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return forward(self, ids, *rest)
+
+    monkeypatch.setattr(_Tree, "_forward", limited)
+    found = sample(tiny, prompts, SHORT, max_rows=64), option_logprobs(tiny, prompts, options, max_rows=64)
+    assert set(tried) == {64, 32, 16, 8}
+    for one, other in zip(*(drawn for drawn, _ in (wanted, found)), strict=True):
+        assert [(c.text, c.count) for c in one] == [(c.text, c.count) for c in other]
+    for one, other in zip(*(rated for _, rated in (wanted, found)), strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+    def never(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(_Tree, "_forward", never)
+    with pytest.raises(SamplingError, match="one prefix at a time does not fit"):
+        sample(tiny, prompts, SHORT)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_nan_and_infinite_logits_are_an_error(tiny, bad):
     tiny.model.get_output_embeddings().weight[3, 0] = bad

@@ -1,0 +1,132 @@
+"""What happens when machines fail: processes killed at any point, a full disk, folders that cannot be written."""
+
+import errno
+import multiprocessing
+import os
+import random
+import resource
+
+import nbformat
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_model
+
+from calib_utils import data, family, models, records, runner, semantics, training
+from calib_utils.data import Question
+from calib_utils.family import Shape
+from calib_utils.records import RecordError, collect, read
+from calib_utils.sampling import Prompt, SamplingConfig
+from calib_utils.training import Stage
+
+WORDS = ["red", "blue", "green", "one", "two", "yes", "no"]
+TEXTS = [f"Q : {a} {b} {c} A :" for a in WORDS for b in WORDS for c in WORDS]
+QUESTIONS = [Question(f"q{i}", text, "red", "r", "test", "red") for i, text in enumerate(TEXTS)]
+PROMPTS = [Prompt("", text) for text in TEXTS]
+
+
+def gather(folder):
+    config = SamplingConfig(20, 1.0, 3, ("#",))
+    return collect(tiny_model(), QUESTIONS, PROMPTS, config, folder, "concise", chunk_size=7, progress=False)
+
+
+def pretrain(folder):
+    """Two hundred steps of a small model of the family, with a checkpoint every forty."""
+    read_there = data.load_questions("facts", "train")[:100]
+    start = family.untrained(Shape(32, 1), read_there, folder, vocabulary=300)
+    stage = Stage("pretrain", 200, 5e-3, n_questions=100, batch_size=2, lora_rank=0)
+    base = models.load(str(start), "float32")
+    return training.train(stage, base, read_there, semantics.canonical, folder, progress=False)
+
+
+def _alone(work, folder):
+    torch.set_num_threads(1)
+    work(folder)
+
+
+def kill_at_random_points(work, folder, points, longest, seed):
+    """Start `work` in a process of its own and kill -9 it, again and again in one folder."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["calib_utils.training", "calib_utils.family", "trl", "peft", "conftest"])
+    rng, killed = random.Random(seed), 0
+    for _ in range(points):
+        process = context.Process(target=_alone, args=(work, folder))
+        process.start()
+        process.join(rng.uniform(0.0, longest))
+        killed += process.is_alive()
+        process.kill()
+        process.join()
+    return killed
+
+
+def test_records_survive_twenty_kills(tmp_path):
+    undisturbed = gather(tmp_path / "a")
+    killed = kill_at_random_points(gather, tmp_path / "b", points=20, longest=1.0, seed=0)
+    assert killed >= 15
+    kept = {record.key: record for record in read(tmp_path / "b")} if (tmp_path / "b").exists() else {}
+    assert gather(tmp_path / "b") == undisturbed
+    assert all(record in undisturbed for record in kept.values())
+    for side in "ab":
+        assert len(list((tmp_path / side).rglob("*.parquet"))) == len(QUESTIONS) / 7
+
+
+def test_training_survives_twenty_kills(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        undisturbed = pretrain(tmp_path / "a").load()
+        assert kill_at_random_points(pretrain, tmp_path / "b", points=20, longest=4.0, seed=1) >= 10
+        resumed = pretrain(tmp_path / "b").load()
+    finally:
+        torch.set_num_threads(threads)
+    pairs = zip(undisturbed.model.parameters(), resumed.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_full_disk_is_named_and_what_is_there_stays(tmp_path):
+    """A limit on the size of files stands for the disk: the system refuses the write in the same place."""
+    before = collect(
+        tiny_model(), QUESTIONS[:7], PROMPTS[:7], SamplingConfig(20, 1.0, 3, ("#",)), tmp_path, "concise"
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RecordError, match=rf"cannot write [\s\S]*{os.strerror(errno.EFBIG)}[\s\S]*free space"):
+            gather(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {record.key for record in read(tmp_path)} == {record.key for record in before}
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecordError, match=r"cannot write [\s\S]*file[\s\S]*choose another folder"):
+        gather(tmp_path / "file" / "records")
+    with pytest.raises(RecordError, match="cannot write"):
+        records.keep(tmp_path / "file", "x", tiny_model(), [], lambda: pd.DataFrame({"a": [1]}))
+
+
+def test_a_run_writes_its_folders_and_nothing_else(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    for name, value in {"HOME": home, "XDG_CACHE_HOME": home / ".cache", "TMPDIR": tmp_path / "scratch"}.items():
+        monkeypatch.setenv(name, str(value))
+    for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "scratch").mkdir()
+    about = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [
+        nbformat.v4.new_code_cell("profile: str = 'cpu'  # help", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("from calib_utils import runner; runner.complete('99_fake')"),
+    ]
+    path = tmp_path / "99_fake.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=about), path)
+    monkeypatch.setattr(runner, "profile_parameters", lambda profile, _, declared: {"profile": profile})
+    monkeypatch.setattr(runner, "ROOT", tmp_path / "root")
+    (tmp_path / "root").mkdir()
+    runner.run(path, "cpu", {}, tmp_path / "out")
+    written = {file.relative_to(tmp_path).parts[0] for file in tmp_path.rglob("*") if file.is_file()}
+    caches = [file for file in home.rglob("*") if file.is_file() and ".cache" in file.parts]
+    outside = [file for file in home.rglob("*") if file.is_file() and file not in caches]
+    assert outside == [] and written - {"home"} == {"99_fake.ipynb", "out", "root"}
