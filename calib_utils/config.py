@@ -259,6 +259,7 @@ class LifecycleStudy(FolderConfig):
     pretrain_steps: Annotated[int, Field(ge=10)]
     pretrain_batch: Positive
     pretrain_lr: LearningRate
+    tuned_model: int
     tuned_step: Annotated[int, Field(ge=0)]
     train_seeds: Annotated[list[int], Field(min_length=1)]
     sft_steps: Positive
@@ -276,6 +277,13 @@ class LifecycleStudy(FolderConfig):
     seed: int
     n_boot: Positive
     max_rows: Positive
+
+    @model_validator(mode="after")
+    def _a_model_is_tuned(self):
+        n = len(self.models or self.shapes)
+        if not -n <= self.tuned_model < n:
+            raise ValueError(f"tuned_model is {self.tuned_model}; there are {n} models, counted from 0")
+        return self
 
 
 def profile_parameters(
