@@ -20,6 +20,7 @@ bench: env
 	$(BIN)/python -m calib_utils bench sampling
 	$(BIN)/python -m calib_utils bench chains
 	$(BIN)/python -m calib_utils bench training
+	$(BIN)/python -m calib_utils bench family
 
 env: $(VENV)/.installed
 engine: $(VENV)-batch/.installed

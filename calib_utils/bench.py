@@ -1,4 +1,4 @@
-"""Bench: the sampler against `generate`, and a CATTO step against a DPO step, alternating on the same machine."""
+"""Bench: the sampler against `generate`, CATTO against DPO, training against plain matrix products; in turns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -123,7 +124,9 @@ def _in_turns(lm, prompts, draws, max_new_tokens, n_questions, n_generate, round
 _TRAINERS = ("dpo (trl)", "dpo", "catto")
 
 
-def training(model: str, steps: int = 10, rounds: int = 3, batch_size: int = 8, seed: int = 0) -> pd.DataFrame:
+def training(
+    model: str, device: str = "auto", steps: int = 10, rounds: int = 3, batch_size: int = 8, seed: int = 0
+) -> pd.DataFrame:
     """Seconds and peak memory of a step: trl's DPO, DPO with the light output layer, and CATTO, same pairs.
 
     The three take turns, `rounds` times, each in a process of its own so that its peak memory is its own; the first
@@ -135,7 +138,9 @@ def training(model: str, steps: int = 10, rounds: int = 3, batch_size: int = 8, 
     for _ in range(rounds):
         for method in _TRAINERS:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found.setdefault(method, []).append(pool.apply(_block, (method, model, steps, batch_size, seed)))
+                found.setdefault(method, []).append(
+                    pool.apply(_block, (method, model, device, steps, batch_size, seed))
+                )
     seconds = {method: statistics.median(s for s, _, _ in rows) for method, rows in found.items()}
     peak = {method: max(p for _, p, _ in rows) for method, rows in found.items()}
     return pd.DataFrame(
@@ -158,7 +163,71 @@ def training(model: str, steps: int = 10, rounds: int = 3, batch_size: int = 8, 
     )
 
 
-def _block(method: str, model: str, steps: int, batch_size: int, seed: int) -> tuple[float, float, str]:
+def family(device: str = "auto", rounds: int = 3, steps: int = 60, batch_size: int = 12) -> pd.DataFrame:
+    """Speed of training the family of notebook 06, against what plain matrix products reach on the same machine.
+
+    A training step costs about 6 operations a parameter and token (2 forward, 4 backward); the limit is the rate of a
+    square product of 2,048 in the same dtype. Sizes take turns, `rounds` times. Columns: shape, parameters,
+    tokens_per_second (median of the rounds), low, high, gflops, matmul_gflops, share, batch_tokens, rounds, dtype,
+    device.
+    """
+    from calib_utils import models, semantics
+    from calib_utils.family import ROW, Shape, untrained
+    from calib_utils.training import Stage, train
+
+    questions, found = load_questions("facts", "train", n=500, seed=0), {}
+    stage = Stage("pretrain", 10, 1.5e-3, n_questions=500, batch_size=batch_size, lora_rank=0)
+    for _ in range(rounds):
+        limit = _matmul_gflops(models.resolve_device(device))
+        for shape in (Shape(64, 2), Shape(128, 3), Shape(192, 4), Shape(224, 6)):
+            with tempfile.TemporaryDirectory() as folder:
+                lm = models.load(str(untrained(shape, questions, folder, vocabulary=1024)), device=device)
+                taken = []
+                for n in (10, 10 + steps):  # what a run costs beside its steps is in both
+                    started = time.perf_counter()
+                    train(replace(stage, steps=n), lm, questions, semantics.canonical, folder, progress=False)
+                    taken.append(time.perf_counter() - started)
+                rate = steps * batch_size * ROW / (taken[1] - taken[0])
+                found.setdefault((shape, lm.model.num_parameters()), []).append((rate, limit))
+    rows = []
+    for (shape, size), rates in found.items():
+        tokens, limit = (statistics.median(values) for values in zip(*rates, strict=True))
+        gflops = 6 * size * tokens / 1e9
+        rows.append(
+            {
+                "shape": f"{shape.width} x {shape.layers}",
+                "parameters": size,
+                "tokens_per_second": tokens,
+                "low": min(rate for rate, _ in rates),
+                "high": max(rate for rate, _ in rates),
+                "gflops": gflops,
+                "matmul_gflops": limit,
+                "share": gflops / limit,
+                "batch_tokens": batch_size * ROW,
+                "rounds": rounds,
+                "dtype": lm.dtype,
+                "device": torch.cuda.get_device_name() if lm.device.type == "cuda" else "cpu",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _matmul_gflops(device: torch.device, size: int = 2048, repeats: int = 10) -> float:
+    """Rate of a square matrix product in the dtype that models are loaded in."""
+    from calib_utils.models import resolve_dtype
+
+    a = torch.randn(size, size, device=device).to(resolve_dtype("auto", device))
+    taken = []
+    for _ in range(repeats):
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        (a @ a).sum().item()  # read, so that the product has ended
+        taken.append(time.perf_counter() - started)
+    return 2 * size**3 / min(taken) / 1e9
+
+
+def _block(method: str, model: str, device: str, steps: int, batch_size: int, seed: int) -> tuple[float, float, str]:
     """Median seconds of a step, peak GiB and device of one run of `steps` steps."""
     warnings.simplefilter("ignore")
     from datasets import Dataset, disable_progress_bars
@@ -181,12 +250,13 @@ def _block(method: str, model: str, steps: int, batch_size: int, seed: int) -> t
             self.at.append(time.perf_counter())
 
     disable_progress_bars()
-    lm, clock = models.load(model), Clock()
+    lm, clock = models.load(model, device=device), Clock()
     cpu = lm.device.type == "cpu"
     pairs = distractor_pairs(load_questions("facts", "train", n=steps * batch_size, seed=seed), seed)
+    asked = build_prompts([question for question, _ in pairs], [])
     rows = [
-        {"prompt": f"Question: {q.text}\nAnswer:", "chosen": f" {q.answer}", "rejected": f" {wrong}"}
-        for q, wrong in pairs
+        {"prompt": prompt.own, "chosen": prompt.blank + question.answer, "rejected": prompt.blank + wrong}
+        for (question, wrong), prompt in zip(pairs, asked, strict=True)
     ]
     policy = get_peft_model(lm.model, LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"))
     kind, config = (CATTOTrainer, CATTOConfig) if method == "catto" else (DPOTrainer, DPOConfig)

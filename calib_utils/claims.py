@@ -385,7 +385,9 @@ CLAIMS = {
             "Longer-trained models are better calibrated",
             _PAPER_B,
             "longer-trained: lower ECE (Pythia checkpoints, diagrams)",
-            _FALLS.format("ECE halfway through the checkpoints minus that of the last one, largest model"),
+            _FALLS.format(
+                "ECE halfway through the checkpoints (the earlier of two) minus that of the last, largest model"
+            ),
             above(0.0),
             OTHER_TASKS,
         ),
@@ -416,7 +418,7 @@ CLAIMS = {
             _PAPER_B,
             "low diversity: higher ECE (diagrams)",
             _FALLS.format(
-                "ECE after tuning on few relations in one phrasing minus that after all relations in all phrasings"
+                "ECE after tuning on few relations in one phrasing minus that after all relations in two phrasings"
             ),
             above(0.0),
             OTHER_TASKS,

@@ -35,8 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("models", help="show the default model, converting it on first use")
     command.set_defaults(call=_models)
 
-    command = commands.add_parser("bench", help="time the sampler against generate, or CATTO against DPO")
-    command.add_argument("what", choices=["sampling", "chains", "training"])
+    command = commands.add_parser("bench", help="time the sampler, CATTO against DPO, or the training of the family")
+    command.add_argument("what", choices=["sampling", "chains", "training", "family"])
     command.add_argument("--model", default=None, help="name, folder or hub id (default: the bundled model)")
     command.add_argument("--device", default="auto")
     command.set_defaults(call=_bench)
@@ -145,7 +145,9 @@ def _bench(options) -> int:
     (ROOT / "figures").mkdir(exist_ok=True)
     name = options.model or models.DEFAULT_MODEL
     if options.what == "training":
-        table = bench.training(name)
+        table = bench.training(name, options.device)
+    elif options.what == "family":
+        table = bench.family(options.device)
     else:
         timed = {"sampling": bench.sampling, "chains": bench.chains}[options.what]
         table = timed(models.load(name, device=options.device))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
 from importlib.resources import files
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -166,18 +167,17 @@ def _fact(row: dict, templates: dict) -> Question:
     )
 
 
-def rephrased(questions: Sequence[Question], phrasing: int) -> list[Question]:
-    """Questions about embedded facts, all in the same one of their `PHRASINGS`; DataError for other questions."""
+def rephrased(questions: Sequence[Question], *phrasings: int) -> list[Question]:
+    """Questions about embedded facts, in these of their `PHRASINGS` (0, 1, 2) by turns; DataError for others."""
     subjects = {row["id"]: row["subject"] for row in fact_rows()}
     strangers = [question.id for question in questions if question.id not in subjects]
     if strangers:
         raise DataError(f"question {strangers[0]!r} is not an embedded fact: it has one phrasing only")
-    return [
-        replace(
-            q, text=capitalised(fact_templates()[q.relation]["questions"][phrasing].format(subject=subjects[q.id]))
-        )
-        for q in questions
-    ]
+    found = []
+    for question, k in zip(questions, cycle(phrasings), strict=False):
+        text = fact_templates()[question.relation]["questions"][k].format(subject=subjects[question.id])
+        found.append(replace(question, text=capitalised(text)))
+    return found
 
 
 def capitalised(text: str) -> str:

@@ -29,7 +29,7 @@ def test_a_training_block_is_timed(method, tmp_path):
     lm = tiny_model()
     lm.model.save_pretrained(tmp_path)
     lm.tokenizer.save_pretrained(tmp_path)
-    seconds, peak, device = bench._block(method, str(tmp_path), 4, 2, 0)
+    seconds, peak, device = bench._block(method, str(tmp_path), "cpu", 4, 2, 0)
     assert 0 < seconds < 10 and peak > 0.1 and device == "cpu"
 
 
@@ -50,3 +50,10 @@ def test_training_bench_compares_medians(monkeypatch):
     table = bench.training("m").set_index("method")
     assert table.loc["catto", "time_over_dpo"] == pytest.approx(1.1)
     assert table.loc["dpo (trl)", "seconds_per_step"] == 4.0 and (table["memory_over_dpo"] == 1).all()
+
+
+def test_family_bench_states_rates_against_the_matmul_limit():
+    table = bench.family("cpu", rounds=1, steps=5, batch_size=2)
+    assert list(table["parameters"]) == sorted(table["parameters"]) and len(table) == 4
+    assert (table["gflops"] - 6 * table["parameters"] * table["tokens_per_second"] / 1e9).abs().max() < 1e-9
+    assert ((table["share"] > 0) & (table["share"] < 1)).all()
