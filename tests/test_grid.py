@@ -58,7 +58,8 @@ def test_a_wrong_parameter_stops_its_cell_and_keeps_the_log(tmp_path):
 
 
 def test_the_sample_grid_and_profile_are_usable(tmp_path):
-    sample = yaml.safe_load((ROOT / "batch" / "grid.yaml").read_text(encoding="utf-8"))
-    for words in ([], ["--profile", str(ROOT / "batch" / "slurm")]):
-        status, told = snakemake(tmp_path, "--dry-run", *words, grid=sample)
-        assert status == 0 and re.search(r"cell\s+4\b", told), told[-3000:]
+    for name in ("grid", "small"):
+        sample = yaml.safe_load((ROOT / "batch" / f"{name}.yaml").read_text(encoding="utf-8"))
+        for words in ([], ["--profile", str(ROOT / "batch" / "slurm")]):
+            status, told = snakemake(tmp_path, "--dry-run", *words, grid=sample)
+            assert status == 0 and re.search(r"cell\s+4\b", told), told[-3000:]
