@@ -61,6 +61,13 @@ def test_each_condition_that_fails_lowers_the_verdict():
         claim_row("dpo-breaks", clear, **ABOUT)
 
 
+def test_a_condition_that_was_not_measured_does_not_count():
+    clear, other = Estimate(0.2, 0.1, 0.3, 9), {"next token": True, "multiple choice": True}
+    row = claim_row("lifecycle-scale", clear, {**other, "new entities": None}, **ABOUT)
+    assert row["verdict"] == "reproduced" and row["conditions"].endswith("new entities: not measured")
+    assert claim_row("lifecycle-scale", clear, {**other, "new entities": False}, **ABOUT)["verdict"] == "partly"
+
+
 def read(folder):
     with (folder / "claims.csv").open(encoding="utf-8") as stream:
         return {row["id"]: row for row in csv.DictReader(stream)}

@@ -5,7 +5,15 @@ import torch
 from pydantic import ValidationError
 
 from calib_utils import CATTOConfig, losses
-from calib_utils.config import PROFILES, CattoStudy, ConfigError, RunConfig, SamplingStudy, profile_parameters
+from calib_utils.config import (
+    PROFILES,
+    CattoStudy,
+    ConfigError,
+    LifecycleStudy,
+    RunConfig,
+    SamplingStudy,
+    profile_parameters,
+)
 
 GOOD = dict(
     profile="cpu", model="m", adapter="", chat=False,
@@ -70,7 +78,7 @@ def test_choices_and_their_ablation():
         task="", n_out=2, n_task=2, n_dev=2, calibration_weight=1.0, surrogate_temperature=1.0,
         surrogate_gradient=True, rejected_side="z", calibration_form="l1", other_weights=[3.0],
         other_temperatures=[], other_sides=["off"], other_forms=["l2"], sft_weight=1.0, label_smoothing=0.1,
-        bce_weight=0.1, candidates=[1, 5],
+        bce_weight=0.1, cft_lr=1e-3, candidates=[1, 5],
     )  # fmt: skip
     run = CattoStudy.from_namespace({**GOOD, **study})
     losses.catto(*torch.rand(3, 1, 1), True, *list(run.choices.values())[1:])  # in the order of its arguments
@@ -83,3 +91,16 @@ def test_choices_and_their_ablation():
     ):
         with pytest.raises(ConfigError, match=message):
             CattoStudy.from_namespace({**GOOD, **study, **wrong})
+
+
+def test_the_tuned_model_is_one_of_those_there():
+    study = {name: 1 for name in LifecycleStudy.model_fields if name not in GOOD}
+    study |= {"models": [], "revisions": [], "shapes": [[64, 2], [128, 3]], "vocabulary": 300, "pretrain_steps": 10}
+    study |= {"train_seeds": [0], **{name: 1e-3 for name in study if name.endswith("_lr")}}
+    run = LifecycleStudy.from_namespace({**GOOD, **study})
+    assert run.tuned_model == 1
+    for wrong in ({"tuned_model": 2}, {"models": ["m"]}, {"tuned_model": -3}):
+        with pytest.raises(ConfigError, match=r"tuned_model is .*counted from 0"):
+            LifecycleStudy.from_namespace({**GOOD, **study, **wrong})
+    with pytest.raises(ConfigError, match="shapes"):
+        LifecycleStudy.from_namespace({**GOOD, **study, "shapes": [[64]]})

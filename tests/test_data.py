@@ -1,10 +1,11 @@
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import pytest
 
 from calib_utils import data
-from calib_utils.data import DataError, Question, load_questions, sample_evenly
+from calib_utils.data import PHRASINGS, DataError, Question, load_questions, rephrased, sample_evenly
 from calib_utils.facts import build
 
 
@@ -260,3 +261,15 @@ def test_questions_are_checked():
         load_questions("facts", "valid")
     with pytest.raises(DataError, match="unknown"):
         load_questions("factz")
+
+
+def test_facts_are_asked_in_any_phrasing():
+    questions = load_questions("facts", "dev")[:5]
+    first, second = rephrased(questions, 0), rephrased(questions, 1)
+    assert all(a.text != b.text and a.id == b.id and a.answer == b.answer for a, b in zip(first, second, strict=True))
+    assert [q.text for q in rephrased(questions, 0, 1)] == [
+        (first if i % 2 == 0 else second)[i].text for i in range(5)
+    ]  # by turns
+    assert all(q.text in {rephrased([q], k)[0].text for k in range(PHRASINGS)} for q in questions)
+    with pytest.raises(DataError, match="'x' is not an embedded fact"):
+        rephrased([replace(questions[0], id="x")], 0)
