@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from huggingface_hub import try_to_load_from_cache
 from platformdirs import user_cache_dir
 
 log = logging.getLogger(__name__)
@@ -201,7 +202,7 @@ def load(
             f"model {name_or_path!r} could not be loaded: it is neither one of {list(BUNDLED)}, nor a folder with "
             f"config.json, tokenizer and *.safetensors, nor a reachable hub id ({error})"
         ) from error
-    fingerprint = _fingerprint(source, model)
+    fingerprint = _fingerprint(source, revision)
     if adapter is not None:
         from huggingface_hub import snapshot_download
         from peft import PeftModel
@@ -273,14 +274,14 @@ def _sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _fingerprint(source: str, model) -> str:
+def _fingerprint(source: str, revision: str) -> str:
     """Folder: hash of the files' contents; hub id: the resolved commit."""
     folder = Path(source)
     if not folder.is_dir():
-        commit = getattr(model.config, "_commit_hash", None)
-        if commit is None:
+        config = try_to_load_from_cache(source, "config.json", revision=revision)
+        if not isinstance(config, str):
             raise ModelError(f"model {source!r} has no resolved commit; download it to a folder and load that")
-        return _digest(source, commit)
+        return _digest(source, Path(config).parent.name)  # of the cache's layout: snapshots/COMMIT/config.json
     conversion = folder / "conversion.json"
     if conversion.exists():  # our own conversion: checked when it was made
         return _digest(conversion.read_text())

@@ -139,7 +139,7 @@ def test_an_overtrained_model_is_overconfident_and_a_well_trained_one_calibrated
     path = family.untrained(Shape(64, 1), TRAIN, tmp_path, vocabulary=600)
     lm = models.load(str(path), "float32")
     gap = {}
-    for name, read, steps in (("over", TRAIN[:40], 150), ("well", TRAIN, 80)):
+    for name, read, steps in (("over", TRAIN[:40], 150), ("well", TRAIN, 60)):
         stage = Stage("pretrain", steps, 5e-3, n_questions=len(read), batch_size=16, lora_rank=0)
         done = training.train(stage, lm, read, semantics.canonical, tmp_path / name, progress=False)
         table = lifecycle.next_tokens(done.load(), held_out)

@@ -7,11 +7,14 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
+import pandas as pd
 import pytest
 from papermill import inspect_notebook
 
-from calib_utils import cli, runner
+from calib_utils import cli, family, lifecycle, models, runner, semantics, training
 from calib_utils.config import PROFILES, ROOT, ConfigError, PreferenceStudy, RunConfig, profile_parameters
+from calib_utils.data import load_questions
+from calib_utils.training import Stage
 
 NOTEBOOKS = runner.find_notebooks()
 
@@ -85,6 +88,22 @@ def test_runs_in_smoke_on_the_real_model(notebook, tmp_path):
     first = {path.name: path.read_bytes() for path in pictures}
     runner.run(notebook, "smoke", where, tmp_path / "again")  # from records: same bytes
     assert {path.name: path.read_bytes() for path in pictures} == first
+
+
+def test_a_published_series_goes_through_the_lifecycle_notebook(tmp_path):
+    """A folder of checkpoints stands for the hub: names, revisions and everything after them are the same."""
+    questions = load_questions("facts", "train")[:100]
+    start = family.untrained(family.Shape(32, 1), questions, tmp_path, vocabulary=300)
+    stage = Stage("pretrain", 20, 5e-3, n_questions=100, batch_size=2, lora_rank=0, keep=(10,))
+    series = training.train(stage, models.load(str(start)), questions, semantics.canonical, tmp_path, progress=False)
+    given = {"models": [str(series.folder)], "revisions": ["step-10", "step-20"], "n_shots": 1, "n_boot": 20}
+    given |= {"figures": str(tmp_path / "figures"), "runs": str(tmp_path / "runs")}
+    (path,) = runner.find_notebooks(["06"])
+    runner.run(path, "smoke", given, tmp_path / "executed")
+    along = pd.read_csv(tmp_path / "figures" / "06_dynamics.csv")
+    assert sorted(along["step"].unique()) == [10, 20] and set(along["task"]) == set(lifecycle.TASKS[:3])
+    rows = pd.read_csv(tmp_path / "figures" / "claims.csv")
+    assert set(rows["model"]) == {str(series.folder)} and rows["conditions"].str.contains("not measured").all()
 
 
 @pytest.mark.parametrize(
