@@ -26,12 +26,18 @@ def of_process() -> dict:
 
     cuda = torch.cuda.is_available()
     return {
-        "models": sorted(models.loaded(), key=lambda about: (about["model"], about["fingerprint"])),
+        "models": sorted(map(_placed, models.loaded()), key=lambda about: (about["model"], about["fingerprint"])),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "threads": torch.get_num_threads(),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "peak_device_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
     }
+
+
+def _placed(about: dict) -> dict:
+    """A folder of the project by its path from the project's root: the same on every machine."""
+    path = Path(about["model"])
+    return {**about, "model": path.relative_to(ROOT).as_posix()} if path.is_relative_to(ROOT) else about
 
 
 @functools.cache

@@ -40,3 +40,8 @@ def test_it_is_written_whole_and_read_back(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["01_manifest.json"]
     path.write_text('{"state": ')
     assert manifest.read(path) is None and manifest.read(tmp_path / "none.json") is None
+
+
+def test_folders_of_the_project_are_told_from_its_root():
+    inside, outside = {"model": str(ROOT / "runs" / "stages" / "x")}, {"model": "gemma-3-270m"}
+    assert manifest._placed(inside) == {"model": "runs/stages/x"} and manifest._placed(outside) == outside
