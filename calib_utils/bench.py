@@ -177,9 +177,9 @@ def family(device: str = "auto", rounds: int = 3, steps: int = 60, batch_size: i
 
     questions, found = load_questions("facts", "train", n=500, seed=0), {}
     stage = Stage("pretrain", 10, 1.5e-3, n_questions=500, batch_size=batch_size, lora_rank=0)
-    for _ in range(rounds):
+    for turn in range(rounds + 1):  # the first one loads libraries and does not count
         limit = _matmul_gflops(models.resolve_device(device))
-        for shape in (Shape(64, 2), Shape(128, 3), Shape(192, 4), Shape(224, 6)):
+        for shape in (Shape(64, 2), Shape(128, 3), Shape(192, 4), Shape(224, 6))[: 1 if turn == 0 else None]:
             with tempfile.TemporaryDirectory() as folder:
                 lm = models.load(str(untrained(shape, questions, folder, vocabulary=1024)), device=device)
                 taken = []
@@ -188,7 +188,8 @@ def family(device: str = "auto", rounds: int = 3, steps: int = 60, batch_size: i
                     train(replace(stage, steps=n), lm, questions, semantics.canonical, folder, progress=False)
                     taken.append(time.perf_counter() - started)
                 rate = steps * batch_size * ROW / (taken[1] - taken[0])
-                found.setdefault((shape, lm.model.num_parameters()), []).append((rate, limit))
+                if turn:
+                    found.setdefault((shape, lm.model.num_parameters()), []).append((rate, limit))
     rows = []
     for (shape, size), rates in found.items():
         tokens, limit = (statistics.median(values) for values in zip(*rates, strict=True))
