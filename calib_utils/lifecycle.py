@@ -67,7 +67,8 @@ def measure(
         TASKS[1]: generated(answers[: len(questions)], collapse),
     }
     if posed:
-        ending = lm.tokenizer.eos_token or prompts.ENDING
+        after_examples = bool(shots) and not chat  # then an answer ends as the examples' do
+        ending = prompts.ENDING if after_examples else lm.tokenizer.eos_token or prompts.ENDING
         rated = records.rate(lm, [prompt for _, prompt in posed], options, folder, ending, max_rows)
         tables[TASKS[2]] = semantics.score_options([question for question, _ in posed], rated)
     if new:
