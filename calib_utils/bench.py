@@ -9,15 +9,32 @@ import statistics
 import tempfile
 import time
 import warnings
-from dataclasses import replace
+from itertools import pairwise
 
 import pandas as pd
 import torch
+from transformers import TrainerCallback
 
 from calib_utils.data import load_questions
 from calib_utils.models import LanguageModel, encode
 from calib_utils.prompts import MAX_NEW_TOKENS, build_prompts, pick_shots
 from calib_utils.sampling import Prompt, SamplingConfig, sample
+
+
+class _Clock(TrainerCallback):
+    """When every step of a trainer ended."""
+
+    def __init__(self):
+        self.at = []
+
+    def on_step_end(self, args, state, control, **_):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.at.append(time.perf_counter())
+
+    def seconds(self, first: int) -> float:
+        """Median seconds of a step, without the `first` ones."""
+        return statistics.median(after - before for before, after in pairwise(self.at[first - 1 :]))
 
 
 def by_generate(lm: LanguageModel, prompts: list[Prompt], config: SamplingConfig) -> list[list[str]]:
@@ -176,18 +193,15 @@ def family(device: str = "auto", rounds: int = 3, steps: int = 60, batch_size: i
     from calib_utils.training import Stage, train
 
     questions, found = load_questions("facts", "train", n=500, seed=0), {}
-    stage = Stage("pretrain", 10, 1.5e-3, n_questions=500, batch_size=batch_size, lora_rank=0)
+    stage = Stage("pretrain", 10 + steps, 1.5e-3, n_questions=500, batch_size=batch_size, lora_rank=0)
     for turn in range(rounds + 1):  # the first one loads libraries and does not count
         limit = _matmul_gflops(models.resolve_device(device))
         for shape in (Shape(64, 2), Shape(128, 3), Shape(192, 4), Shape(224, 6))[: 1 if turn == 0 else None]:
             with tempfile.TemporaryDirectory() as folder:
                 lm = models.load(str(untrained(shape, questions, folder, vocabulary=1024)), device=device)
-                taken = []
-                for n in (10, 10 + steps):  # what a run costs beside its steps is in both
-                    started = time.perf_counter()
-                    train(replace(stage, steps=n), lm, questions, semantics.canonical, folder, progress=False)
-                    taken.append(time.perf_counter() - started)
-                rate = steps * batch_size * ROW / (taken[1] - taken[0])
+                clock = _Clock()
+                train(stage, lm, questions, semantics.canonical, folder, progress=False, callbacks=[clock])
+                rate = batch_size * ROW / clock.seconds(first=10)
                 if turn:
                     found.setdefault((shape, lm.model.num_parameters()), []).append((rate, limit))
     rows = []
@@ -233,7 +247,7 @@ def _block(method: str, model: str, device: str, steps: int, batch_size: int, se
     warnings.simplefilter("ignore")
     from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig, get_peft_model
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
     from calib_utils import models
@@ -241,17 +255,8 @@ def _block(method: str, model: str, device: str, steps: int, batch_size: int, se
     from calib_utils.lm_head import scored_head
     from calib_utils.training import distractor_pairs
 
-    class Clock(TrainerCallback):
-        def __init__(self):
-            self.at = []
-
-        def on_step_end(self, args, state, control, **_):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            self.at.append(time.perf_counter())
-
     disable_progress_bars()
-    lm, clock = models.load(model, device=device), Clock()
+    lm, clock = models.load(model, device=device), _Clock()
     cpu = lm.device.type == "cpu"
     pairs = distractor_pairs(load_questions("facts", "train", n=steps * batch_size, seed=seed), seed)
     asked = build_prompts([question for question, _ in pairs], [])
@@ -276,10 +281,9 @@ def _block(method: str, model: str, device: str, steps: int, batch_size: int, se
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    taken = [after - before for before, after in zip(clock.at[1:], clock.at[2:], strict=False)]
     peak = (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         if cpu
         else torch.cuda.max_memory_allocated() / 2**30
     )
-    return statistics.median(taken), peak, "cpu" if cpu else torch.cuda.get_device_name()
+    return clock.seconds(first=2), peak, "cpu" if cpu else torch.cuda.get_device_name()

@@ -204,6 +204,7 @@ def train(
     folder: str | Path,
     chat: bool = False,
     progress: bool = True,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Trained:
     """Train `stage` and the stages it comes from, or find them finished in `folder`.
 
@@ -217,6 +218,7 @@ def train(
     collapse : B, which decides what is right: rewards, and which samples are wrong.
     folder : finished stages, checkpoints, and the draws that preference pairs are made of.
     chat : use the tokenizer's chat template.
+    callbacks : handed to the trainer of every stage that is not finished yet.
 
     Raises
     ------
@@ -224,7 +226,11 @@ def train(
     TrainingError : unusable pairs, an empty completion, a diverged run, a reward that never varied.
     """
     folder = Path(folder)
-    parent = None if stage.parent is None else train(stage.parent, base, questions, collapse, folder, chat, progress)
+    parent = (
+        None
+        if stage.parent is None
+        else train(stage.parent, base, questions, collapse, folder, chat, progress, callbacks)
+    )
     own = _window(stage, questions)
     asked = prompts.build_prompts(own, [], stage.style, base.tokenizer if chat else None)
     meaning = getattr(collapse, "__qualname__", None) or repr(collapse)
@@ -238,7 +244,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(str(done.folder) + ".lock"):
         if not done.finished:
-            _fit(done, base, parent, own, asked, collapse, progress)
+            _fit(done, base, parent, own, asked, collapse, progress, callbacks)
     return done
 
 
@@ -412,14 +418,14 @@ def _policy(stage: Stage, base: LanguageModel, parent: Trained | None):
     return model
 
 
-def _fit(done: Trained, base, parent, own, asked, collapse, progress) -> None:
+def _fit(done: Trained, base, parent, own, asked, collapse, progress, callbacks) -> None:
     """Train in a working folder next to the final one, resuming where it stopped, and move it there."""
     from datasets import Dataset, disable_progress_bars
 
     stage, work = done.stage, done.folder.with_suffix(".work")
     examples = _examples(stage, base, parent, own, asked, collapse, done.folder.parent, progress)
     disable_progress_bars()
-    watch = _Watch(done, work, progress)
+    watch = [_Watch(done, work, progress), *callbacks]
     light = scored_head(compact=True) if base.device.type == "cpu" else contextlib.nullcontext()
     try:
         with light, _unnamed_data(), models.without_bars(), warnings.catch_warnings():
@@ -456,7 +462,7 @@ def _unnamed_data():
         fingerprint.Hasher.hash = before
 
 
-def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path, watch: TrainerCallback):
+def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path, callbacks: list[TrainerCallback]):
     import trl
 
     from calib_utils.catto import CATTOConfig, CATTOTrainer
@@ -482,7 +488,7 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         "max_length": None,
         **dict(stage.options),
     }
-    common = {"train_dataset": rows, "processing_class": base.tokenizer, "callbacks": [watch]}
+    common = {"train_dataset": rows, "processing_class": base.tokenizer, "callbacks": callbacks}
     policy = _policy(stage, base, parent)
     if stage.method in ("pretrain", "sft"):
         trainer = trl.SFTTrainer(policy, args=trl.SFTConfig(**settings), **common)
