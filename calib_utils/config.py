@@ -87,6 +87,7 @@ class SamplingStudy(RunConfig):
     """
 
     adapter: str
+    backend: Literal["transformers", "vllm"]
     m_values: list[Positive]
     temperatures: list[Temperature]
     n_temperature: Positive
@@ -158,6 +159,7 @@ class LineageStudy(PreferenceStudy):
 class CattoStudy(PreferenceStudy):
     """Parameters of notebook 04: CATTO's choices, the methods beside it, and what is asked out-of-distribution."""
 
+    sft_seeds: list[int]
     out_dataset: str
     task: str
     n_out: Positive
@@ -198,6 +200,12 @@ class CattoStudy(PreferenceStudy):
     def _candidates_are_drawn(self):
         if max(self.candidates) > self.n_samples:
             raise ValueError(f"candidates {self.candidates} go beyond n_samples = {self.n_samples}; lower them")
+        return self
+
+    @model_validator(mode="after")
+    def _every_seed_has_a_start(self):
+        if len(self.sft_seeds) != len(self.train_seeds):
+            raise ValueError(f"sft_seeds {self.sft_seeds} must be as many as train_seeds {self.train_seeds}")
         return self
 
 

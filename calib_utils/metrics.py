@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import relplot
+from scipy.signal import fftconvolve
 
 _GRID = 1001  # relplot's grid for bandwidths of at least _FINEST
 _FINEST = 0.01
+_ROWS = 64  # resamples that are smoothed together on a finer grid
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -206,12 +208,13 @@ def smece(confidence, correct, weights):
     weights = np.asarray(weights, dtype=float)
     residual = np.broadcast_to(confidence - np.asarray(correct, dtype=float), weights.shape)
     at = _to_grid(confidence, _GRID)
-    sums, counts = (weights * residual) @ at, weights @ at  # what the smoothing sees, rounded to the grid
+    used = np.flatnonzero(at.any(axis=0))  # most of the grid is empty
+    sums, counts = (weights * residual) @ at[:, used], weights @ at[:, used]  # what the smoothing sees
 
     def smoothed(rows, sigma):
         if sigma < _FINEST:
-            return [_by_relplot(confidence, residual[row], weights[row], sigma) for row in rows]
-        smoother = _smoother(sigma)
+            return _smoothed_finely(confidence, residual[rows], weights[rows], sigma)
+        smoother = _smoother(sigma, used)
         return np.abs(sums[rows] @ smoother).sum(axis=1) / (counts[rows] @ smoother + 1e-4).sum(axis=1)
 
     def each(sigmas, rows):
@@ -232,11 +235,25 @@ def smece(confidence, correct, weights):
     return each(high, everyone)
 
 
-def _by_relplot(confidence, residual, weights, sigma: float) -> float:
-    """Bandwidths below the grid's resolution are rare and take a finer grid: left to relplot."""
-    times = weights.astype(int)
-    f, r = np.repeat(confidence, times), np.repeat(residual, times)
-    return relplot.metrics.smooth_ece(f, f - r, sigma)
+def _smoothed_finely(confidence, residual, weights, sigma: float) -> np.ndarray:
+    """(B,) smoothed errors at a bandwidth below the common grid's resolution, on relplot's finer one, by FFT."""
+    size = round(20 / sigma) // 2 + 1
+    kernel = relplot.kernels.ReflectedGaussianKernel(sigma).kernel_ev(size)[None]
+    points = np.linspace(0, 1, round(10 / sigma))
+    left = np.clip((points * (size - 1)).astype(int), 0, size - 2)
+    part = points * (size - 1) - left
+    at = _to_grid(confidence, size)
+
+    def total(values):  # of |the smoothed values| over the points
+        reflected = np.concatenate([values[:, :0:-1], values, values[:, -2::-1]], axis=1)
+        smooth = fftconvolve(reflected, kernel, "valid", axes=1)[:, size // 2 : size // 2 + size]
+        return np.abs(smooth[:, left] * (1 - part) + smooth[:, left + 1] * part).sum(axis=1)
+
+    found = []
+    for start in range(0, len(weights), _ROWS):
+        some = slice(start, start + _ROWS)
+        found.append(total((weights[some] * residual[some]) @ at) / (total(weights[some] @ at) + 1e-4 * len(points)))
+    return np.concatenate(found)
 
 
 def _to_grid(confidence, grid_size: int) -> np.ndarray:
@@ -249,9 +266,8 @@ def _to_grid(confidence, grid_size: int) -> np.ndarray:
     return at
 
 
-@lru_cache(maxsize=256)
-def _smoother(sigma: float, n_points: int | None = None) -> np.ndarray:
-    """(grid, points): reflected Gaussian smoothing of the grid, read at equally spaced points in [0, 1]."""
+def _smoother(sigma: float, used: np.ndarray, n_points: int | None = None) -> np.ndarray:
+    """(used, points): reflected Gaussian smoothing of points of the grid, read at equally spaced points in [0, 1]."""
     last = _GRID - 1
     kernel = relplot.kernels.ReflectedGaussianKernel(sigma).kernel_ev(_GRID)
     table = np.zeros(4 * last + 1)  # kernel by lag, 0 beyond its support of half the grid
@@ -259,7 +275,7 @@ def _smoother(sigma: float, n_points: int | None = None) -> np.ndarray:
     points = np.linspace(0, 1, n_points or max(round(10 / sigma), relplot.config.smECE_mesh_pts))
     left = np.clip((points * last).astype(int), 0, last - 1)
     part = points * last - left
-    source = np.arange(_GRID)[:, None]
+    source = used[:, None]
 
     def smoothed_at(target):
         inside = table[source - target + 2 * last]
@@ -487,7 +503,7 @@ def reliability_curve(confidence, correct, n_boot: int = 1000, seed: int = 0, n_
     _, sigma = relplot.smECE(confidence, correct, return_width=True)
     sigma = max(sigma, _FINEST)
     points = np.linspace(0, 1, n_points)
-    smoother, at = _smoother(sigma, n_points), _to_grid(confidence, _GRID)
+    smoother, at = _smoother(sigma, np.arange(_GRID), n_points), _to_grid(confidence, _GRID)
 
     def curve(weights):
         density = weights @ at @ smoother

@@ -90,6 +90,11 @@ class LanguageModel:
     fingerprint: str
 
     @property
+    def backend(self) -> str:
+        """What computes: `"transformers"`, or another one's name and version."""
+        return "transformers"
+
+    @property
     def dtype(self) -> str:
         """Name of the parameters' dtype, such as ``"bfloat16"``."""
         return str(self.model.dtype).removeprefix("torch.")
@@ -102,11 +107,16 @@ class LanguageModel:
     @property
     def eos_ids(self) -> frozenset[int]:
         """Token ids that end a completion, from the generation configuration and the tokenizer."""
-        ids = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        ids = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
-        if self.tokenizer.eos_token_id is not None:
-            ids.append(self.tokenizer.eos_token_id)
-        return frozenset(ids)
+        return end_ids(self.model.generation_config, self.tokenizer)
+
+
+def end_ids(generation, tokens) -> frozenset[int]:
+    """Token ids that end a completion, by a generation configuration (or None) and the tokenizer."""
+    ids = generation.eos_token_id if generation else None
+    ids = [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+    if tokens.eos_token_id is not None:
+        ids.append(tokens.eos_token_id)
+    return frozenset(ids)
 
 
 def encode(tokenizer, text: str, chat: bool = False) -> list[int]:
@@ -163,6 +173,7 @@ def load(
     dtype: str = "auto",
     device: str = "auto",
     adapter: str | None = None,
+    backend: str = "transformers",
 ) -> LanguageModel:
     """Load a causal language model for sampling.
 
@@ -175,20 +186,32 @@ def load(
     dtype : `"auto"` (bfloat16 where it is fast, else float32), or the name of a torch dtype.
     device : `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, ...
     adapter : folder or hub id of a peft adapter, merged into the weights.
+    backend : `"transformers"`, or `"vllm"` where vLLM is installed, for sampling only.
 
     Raises
     ------
-    ModelError : weights missing, checksum wrong, or a device that is not there.
-    ValueError : unknown dtype.
+    ModelError : weights missing, checksum wrong, a device that is not there, or vLLM asked for what it does not do.
+    ValueError : unknown dtype or backend.
     """
+    if backend == "vllm":
+        from calib_utils import vllm_backend
+
+        if adapter is not None:
+            raise ModelError(
+                f"backend 'vllm' takes no adapter: load {adapter!r} with backend='transformers', save its merged "
+                "weights with model.save_pretrained(folder) and the tokenizer beside them, and load that folder"
+            )
+        return _noted(vllm_backend.load(name_or_path, dtype, device))
+    if backend != "transformers":
+        raise ValueError(f"backend {backend!r} is unknown; use 'transformers' or 'vllm'")
     from transformers import AutoConfig, AutoModelForCausalLM
 
     where = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, where)
-    source, revision = _source(name_or_path)
+    source, revision = find(name_or_path)
     options = {"trust_remote_code": False, "revision": revision}
     try:
-        tokenizer = _tokenizer(source, revision, _last_change(source))
+        tokens = tokenizer(source, revision)
         config = AutoConfig.from_pretrained(source, **options).get_text_config()
         # On CPU plain matrix products beat the fused kernel under tree masks; soft-capped scores need them.
         capped = getattr(config, "attn_logit_softcapping", None) is not None
@@ -202,7 +225,7 @@ def load(
             f"model {name_or_path!r} could not be loaded: it is neither one of {list(BUNDLED)}, nor a folder with "
             f"config.json, tokenizer and *.safetensors, nor a reachable hub id ({error})"
         ) from error
-    fingerprint = _fingerprint(source, revision)
+    known_by = fingerprint(source, revision)
     if adapter is not None:
         from huggingface_hub import snapshot_download
         from peft import PeftModel
@@ -213,11 +236,14 @@ def load(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # a name of transformers that peft still uses
             model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-        fingerprint = _digest(fingerprint, _digest_folder(folder, "adapter_*"))
+        known_by = _digest(known_by, _digest_folder(folder, "adapter_*"))
     model.requires_grad_(False)
-    lm = LanguageModel(model.to(where).eval(), tokenizer, name_or_path, fingerprint)
-    if adapter is None and not (Path(source).parent / "stage.json").exists():
-        _LOADED[lm.name, lm.fingerprint, lm.dtype] = describe(lm)
+    lm = LanguageModel(model.to(where).eval(), tokens, name_or_path, known_by)
+    return lm if adapter or (Path(source).parent / "stage.json").exists() else _noted(lm)
+
+
+def _noted(lm: LanguageModel) -> LanguageModel:
+    _LOADED[lm.name, lm.fingerprint, lm.dtype] = describe(lm)
     return lm
 
 
@@ -226,7 +252,7 @@ def loaded() -> list[dict[str, str]]:
     return list(_LOADED.values())
 
 
-def _source(name_or_path: str) -> tuple[str, str]:
+def find(name_or_path: str) -> tuple[str, str]:
     """(folder or hub id, revision) that a name stands for."""
     if name_or_path in BUNDLED:
         return str(bundled_model_dir(name_or_path)), "main"
@@ -238,9 +264,14 @@ def _source(name_or_path: str) -> tuple[str, str]:
     return model, revision or "main"
 
 
+def tokenizer(source: str, revision: str):
+    """The tokenizer of a folder or hub id, one object for all loads of the same files."""
+    return _tokenizer(source, revision, _last_change(source))
+
+
 @lru_cache(maxsize=4)
 def _tokenizer(source: str, revision: str, changed: int):
-    """The tokenizer, one object for all loads of the same files: parsing a large one takes most of a load."""
+    # Kept: parsing a large one takes most of a load.
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
@@ -274,7 +305,7 @@ def _sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _fingerprint(source: str, revision: str) -> str:
+def fingerprint(source: str, revision: str) -> str:
     """Folder: hash of the files' contents; hub id: the resolved commit."""
     folder = Path(source)
     if not folder.is_dir():
@@ -370,6 +401,8 @@ def _convert(bundled: Bundled, parts: list[Path], target: Path) -> None:
 def describe(lm: LanguageModel) -> dict[str, str]:
     """Provenance of a loaded model: name, fingerprint, dtype, device and library versions."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    if lm.backend != "transformers":
+        versions["backend"] = lm.backend
     return {
         "model": lm.name,
         "fingerprint": lm.fingerprint,

@@ -111,6 +111,9 @@ def sample(
 ) -> list[list[Completion]]:
     """Draw `config.n_samples` completions per prompt from the model's exact distribution.
 
+    A model loaded with `backend="vllm"` is drawn from by vLLM (`vllm_backend`), with the same result; what follows is
+    how it is done here.
+
     Every distinct prefix is forwarded once and its count is split multinomially over the next token, which is
     the distribution of M independent draws; the cost grows with the number of distinct completions, not M.
     All live prefixes are one packed sequence with a tree attention mask, so that keys and values are stored
@@ -138,6 +141,10 @@ def sample(
     """
     if max_rows < 1:
         raise ValueError(f"max_rows is {max_rows}; it must be at least 1")
+    if lm.backend != "transformers":
+        from calib_utils import vllm_backend
+
+        return vllm_backend.sample(lm, prompts, config)
     encoded = [_split(lm.tokenizer, prompt) for prompt in prompts]
     done: list[list[Completion]] = [[] for _ in prompts]
     for shared in dict.fromkeys(shared for shared, _ in encoded):  # one tree per few-shot prefix
@@ -182,6 +189,8 @@ def option_logprobs(
     ValueError : an option that is empty, or stands twice.
     SamplingError : as `sample`.
     """
+    if lm.backend != "transformers":
+        raise SamplingError(f"{lm.name!r} runs in {lm.backend}; probabilities of options need backend='transformers'")
     if len(prompts) != len(options):
         raise ValueError(f"{len(prompts)} prompts but {len(options)} lists of options")
     paths, scored, names = {}, {}, []
@@ -229,6 +238,13 @@ def _agree(first: Sequence[int], second: Sequence[int]) -> int:
     """Length of the common beginning of two sequences."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def cut(tokenizer, token_ids: Sequence[int], stop: Sequence[str]) -> tuple[str, bool]:
+    """Text of drawn tokens up to the first stop string, and whether there is one."""
+    text = tokenizer.decode(token_ids, skip_special_tokens=True)
+    found = [at for at in (text.find(one) for one in stop) if at >= 0]
+    return text[: min(found, default=None)], bool(found)
 
 
 def _split(tokenizer, prompt: Prompt) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -458,7 +474,8 @@ class _Tree:
         bad = torch.nonzero(~rows.sum(dim=1).isfinite())  # one NaN or infinity spoils the sum
         if len(bad):
             raise SamplingError(
-                f"the logits of {self.lm.name!r} are NaN or infinite after {self._text(after[int(bad[0])])!r}; "
+                f"the logits of {self.lm.name!r} are NaN or infinite after "
+                f"{cut(self.lm.tokenizer, after[int(bad[0])], ())[0]!r}; "
                 f"load it with dtype='float32' (now {self.lm.dtype}) or check its weights"
             )
 
@@ -467,14 +484,10 @@ class _Tree:
         digest = hashlib.blake2b(np.array(path, dtype=np.int64).tobytes(), digest_size=16).digest()
         return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "big"))).random(node.count)
 
-    def _text(self, token_ids: Sequence[int]) -> str:
-        return self.lm.tokenizer.decode(token_ids, skip_special_tokens=True)
-
     def _ended(self, node: _Node) -> Completion | None:
-        text = self._text(node.tokens)
-        cuts = [at for at in (text.find(stop) for stop in self.config.stop) if at >= 0]
-        finished = bool(cuts) or node.tokens[-1] in self.lm.eos_ids
+        text, stopped = cut(self.lm.tokenizer, node.tokens, self.config.stop)
+        finished = stopped or node.tokens[-1] in self.lm.eos_ids
         if not finished and len(node.tokens) < self.config.max_new_tokens:
             return None
         mean = node.confidence / len(node.tokens)
-        return Completion(text[: min(cuts, default=None)], node.tokens, node.count, node.logprob, finished, mean)
+        return Completion(text, node.tokens, node.count, node.logprob, finished, mean)

@@ -104,9 +104,10 @@ class Stage:
         """The steps whose weights are kept, the last one among them."""
         return (*self.keep, self.steps)
 
-    def with_seed(self, seed: int) -> Stage:
-        """The same lineage, this stage and all before it, with another seed."""
-        return replace(self, seed=seed, parent=self.parent and self.parent.with_seed(seed))
+    def with_seed(self, seed: int, before: int | None = None) -> Stage:
+        """The same lineage with another seed: this stage, and all before it, which take `before` if it is given."""
+        first = seed if before is None else before
+        return replace(self, seed=seed, parent=self.parent and self.parent.with_seed(first))
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

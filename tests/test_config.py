@@ -48,7 +48,9 @@ def test_wrong_types_and_ranges_name_the_parameter_and_the_value(wrong, message)
 
 
 def test_budgets_beyond_the_draws_are_an_error():
-    study = dict(temperatures=[1.0], n_temperature=1, n_ablation=1, m_reference=5, n_reference=1)
+    study = dict(
+        backend="transformers", temperatures=[1.0], n_temperature=1, n_ablation=1, m_reference=5, n_reference=1
+    )
     assert SamplingStudy.from_namespace({**GOOD, **study, "m_values": [2, 5]}).m_values == [2, 5]
     with pytest.raises(ConfigError, match=r"m_values \[5, 10\] go beyond n_samples = 5"):
         SamplingStudy.from_namespace({**GOOD, **study, "m_values": [5, 10]})
@@ -74,6 +76,7 @@ def test_shipped_profiles_are_readable(profile):
 def test_choices_and_their_ablation():
     study = dict(
         held_out=[], train_seeds=[0], lora_rank=4, sft_steps=1, sft_questions=8, sft_lr=1e-3, dpo_steps=[1, 2],
+        sft_seeds=[0],
         dpo_reported=2, dpo_questions=8, dpo_lr=1e-3, dpo_rejected="samples", dpo_beta=0.1, n_side=2, out_dataset="",
         task="", n_out=2, n_task=2, n_dev=2, calibration_weight=1.0, surrogate_temperature=1.0,
         surrogate_gradient=True, rejected_side="z", calibration_form="l1", other_weights=[3.0],
@@ -88,6 +91,7 @@ def test_choices_and_their_ablation():
         ({"candidates": [6]}, "candidates .* go beyond n_samples = 5"),
         ({"other_sides": ["y"]}, "other_sides"),
         ({"dpo_reported": 3}, "3 steps are to be reported"),
+        ({"sft_seeds": [0, 1]}, r"sft_seeds \[0, 1\] must be as many as train_seeds"),
     ):
         with pytest.raises(ConfigError, match=message):
             CattoStudy.from_namespace({**GOOD, **study, **wrong})
