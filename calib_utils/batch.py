@@ -36,11 +36,11 @@ def command(notebook: Path, profile: str, overrides: Mapping[str, object], outpu
     return [sys.executable, "-m", "calib_utils", "run", "--profile", profile, "--only", notebook.stem, *where, *given]
 
 
-def slots() -> int:
-    """How many notebooks run at once unless told otherwise: one a GPU, or one."""
+def slots(redraw: bool = False) -> int:
+    """How many notebooks run at once unless told otherwise: one a GPU, or one; at least two that only redraw."""
     import torch
 
-    return max(torch.cuda.device_count(), 1)
+    return max(torch.cuda.device_count(), 2 if redraw else 1)
 
 
 def environment(slot: int, jobs: int) -> dict[str, str]:

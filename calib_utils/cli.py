@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--only", nargs="+", metavar="NN", help="notebooks by the beginning of their name")
     command.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE")
     command.add_argument("--output", type=Path, help="folder of executed notebooks (default: runs/notebooks/PROFILE)")
-    command.add_argument("--jobs", type=int, help="notebooks run at once (default: one a GPU, or one)")
+    command.add_argument("--jobs", type=int, help="notebooks run at once (default: one a GPU, or one; two to redraw)")
     command.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     command.set_defaults(call=_run)
 
@@ -78,16 +78,14 @@ def _run_several(notebooks, options) -> int:
 
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"--jobs is {options.jobs}; it must be at least 1")
+    plans = {path: runner.plan(path, options.profile, overrides) for path, overrides in notebooks.items()}
     pending = [
-        batch.Job(
-            notebook.stem,
-            batch.command(notebook, options.profile, overrides, options.output),
-            runner.plan(notebook, options.profile, overrides)[1],
-        )
-        for notebook, overrides in notebooks.items()
+        batch.Job(path.stem, batch.command(path, options.profile, overrides, options.output), plans[path][1])
+        for path, overrides in notebooks.items()
     ]
+    jobs = options.jobs or batch.slots(redraw=all(how == runner.CACHED for how, _ in plans.values()))
     try:
-        failed = batch.run(pending, options.jobs or batch.slots(), lambda line: print(line, flush=True))
+        failed = batch.run(pending, jobs, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         print("stopped; what was computed is kept: the same command goes on from there", file=sys.stderr)
         return 130

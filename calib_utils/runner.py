@@ -21,6 +21,7 @@ from calib_utils import manifest
 from calib_utils.config import ROOT, ConfigError, profile_parameters
 
 NOTEBOOKS = ROOT / "notebooks"
+CACHED = "from cache"
 _COMPLETION = "CALIB_UTILS_COMPLETION"
 _TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list}
 
@@ -213,9 +214,9 @@ def resolved(notebook: Path, parameters: Mapping[str, object]) -> dict[str, obje
 
 
 def plan(notebook: Path, profile: str, overrides: Mapping[str, object]) -> tuple[str, float | None]:
-    """("from cache" or "anew", expected seconds or None): by the manifests of runs before.
+    """(CACHED or "anew", expected seconds or None): by the manifests of runs before.
 
-    "from cache": the last run of this profile had the same code and parameters, so that everything is there.
+    CACHED: the last run of this profile had the same code and parameters, so that everything is there.
     """
     parameters = resolved(notebook, parameters_of(notebook, profile, overrides))
     last = manifest.read(manifest_path(notebook, default_output(profile)))
@@ -223,7 +224,7 @@ def plan(notebook: Path, profile: str, overrides: Mapping[str, object]) -> tuple
     for found in (last, shipped):
         if found and found.get("state") == "complete" and found["parameters"] == parameters:
             same = found is last and found["digest"] == manifest.digest(notebook)
-            return ("from cache" if same else "anew"), found["seconds"]
+            return (CACHED if same else "anew"), found["seconds"]
     return "anew", None
 
 

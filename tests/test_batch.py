@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from calib_utils import batch, runner
+from calib_utils import batch, cli, runner
 from calib_utils.batch import Job
 from calib_utils.config import ROOT
 
@@ -81,6 +81,17 @@ def test_every_gpu_gets_its_own_notebook(monkeypatch):
     assert batch.slots() == 2
     assert [batch.environment(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == ["3", "5"]
     assert batch.environment(0, 1)["CUDA_VISIBLE_DEVICES"] == "3,5"
+
+
+@pytest.mark.parametrize(("how", "jobs"), [("from cache", 2), ("anew", 1)])
+def test_two_at_once_only_where_nothing_is_computed(monkeypatch, how, jobs):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    plans = iter([("from cache", 9.0), (how, 9.0)])
+    monkeypatch.setattr(runner, "plan", lambda *_: next(plans))
+    found = []
+    monkeypatch.setattr(batch, "run", lambda pending, at_once, tell: found.append((len(pending), at_once)) or [])
+    assert cli.main(["run", "--only", "01", "03", "--profile", "smoke"]) == 0
+    assert found == [(2, jobs)]
 
 
 def test_overrides_survive_the_command_line(tmp_path):

@@ -42,6 +42,18 @@ def test_smece_of_tiny_errors_needs_the_fine_grid():
     assert one(M.smece, f, y) == pytest.approx(relplot.smECE(f, y), abs=1e-9)
 
 
+def test_smece_of_resamples_near_0_is_relplots_number_too():
+    rng = np.random.default_rng(0)
+    f = rng.beta(1, 20, 100) * 0.1
+    y = (rng.random(100) < f).astype(float)
+    weights = M.resample_counts(100, 70, seed=1)  # more than are smoothed together
+    found = M.smece(f, y, weights)
+    assert np.median(found) < 0.01
+    for at in (0, 64, 69):
+        row = weights[at].astype(int)
+        assert found[at] == pytest.approx(relplot.smECE(np.repeat(f, row), np.repeat(y, row)), abs=1e-9)
+
+
 def test_ece_by_hand():
     f, y = [0.05, 0.1, 0.95, 0.91, 0.92], [0, 1, 1, 1, 0]
     # bins (0, 0.1] and (0.9, 1]: |0.075 - 0.5| * 2/5 + |0.92667 - 0.66667| * 3/5
