@@ -78,8 +78,8 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
     torch_dtype = models.resolve_dtype(dtype, where)
     source, revision = models.find(name_or_path)
     try:
-        longest = AutoConfig.from_pretrained(source, revision=revision).get_text_config().max_position_embeddings
-        length = options.pop("max_model_len", min(longest, LENGTH))
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False).get_text_config()
+        length = options.pop("max_model_len", min(getattr(config, "max_position_embeddings", LENGTH), LENGTH))
         if where.type == "cpu":  # a prompt in parts would rewind its generator, which vLLM cannot do on a CPU
             options = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(length, 2048), **options}
         llm = LLM(
@@ -94,7 +94,7 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
             max_model_len=length,
             **options,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"vLLM could not load {name_or_path!r} as {torch_dtype}: {error}") from error
     tokenizer = models.tokenizer(source, revision)
     try:
