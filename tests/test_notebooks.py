@@ -143,6 +143,7 @@ def fake(tmp_path, monkeypatch, *sources):
     path = tmp_path / "99_fake.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=about), path)
     monkeypatch.setattr(runner, "profile_parameters", lambda profile, _, declared: {"profile": profile})
+    monkeypatch.setattr(runner, "ROOT", tmp_path)  # its manifest is none of the project's
     return path
 
 
@@ -181,7 +182,6 @@ def test_the_command_line_reports_bad_input_and_failure(tmp_path, monkeypatch, c
     assert cli.main(["run", "-p", "n_samples=many"]) == 2
     path = fake(tmp_path, monkeypatch, "raise MemoryError('full')")
     monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
-    monkeypatch.setattr(runner, "ROOT", tmp_path)
     assert cli.main(["run"]) == 1
     assert "MemoryError: full" in capsys.readouterr().err
 
@@ -189,7 +189,6 @@ def test_the_command_line_reports_bad_input_and_failure(tmp_path, monkeypatch, c
 def test_a_dry_run_says_what_would_run(tmp_path, monkeypatch, capsys):
     path = fake(tmp_path, monkeypatch, "from calib_utils import runner; runner.complete('99_fake')")
     monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
-    monkeypatch.setattr(runner, "ROOT", tmp_path)
     assert cli.main(["run", "--dry-run"]) == 0
     assert "99_fake: anew, time not known" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
