@@ -82,10 +82,12 @@ class CFTTrainer(SFTTrainer):
     def __init__(self, model=None, args: CFTConfig | None = None, *, train_dataset=None, **options):
         """As `trl.SFTTrainer`, without its own collator; rows as in `check_choices`, plain text.
 
-        Raises TypeError for any other configuration than a `CFTConfig`, ValueError for unusable rows.
+        Raises TypeError for any other configuration than a `CFTConfig`, ValueError for unusable or missing rows.
         """
         if not isinstance(args, CFTConfig):
             raise TypeError(f"CFTTrainer takes a CFTConfig, got {type(args).__name__}")
+        if train_dataset is None:
+            raise ValueError("train_dataset is None; CFTTrainer takes rows of prompt, choices and label")
         check_choices(train_dataset)
         self._rows, self._estimated = list(train_dataset), None
         answers = Dataset.from_list(
@@ -118,7 +120,8 @@ class CFTTrainer(SFTTrainer):
         p, mask = self.option_probabilities(model, [self._rows[i] for i in rows.tolist()])
         bins, accuracy = (values[rows] for values in (self._estimated["bins"], self._estimated["accuracy"]))
         term = losses.rcft(p, accuracy, bins, mask)
-        self._metrics["train"]["calibration/loss"].append(term.item())
+        gathered = self.accelerator.gather_for_metrics(term.detach())
+        self._metrics["train"]["calibration/loss"].append(gathered.mean().item())
         loss, *outputs = result if return_outputs else (result,)
         scale = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
         loss = loss + self.args.calibration_weight * term / scale

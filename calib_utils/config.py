@@ -63,21 +63,26 @@ class FolderConfig(BaseModel):
         return ROOT / self.runs / "records"
 
 
-class RunConfig(FolderConfig):
-    """Parameters of every notebook that asks a model questions."""
+class AskingConfig(FolderConfig):
+    """Parameters of every notebook that asks models questions."""
 
-    model: str
     chat: bool
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     device: str
     dataset: str
     data_path: str
     n_questions: Positive
-    n_samples: Positive
     n_shots: Annotated[int, Field(ge=0)]
     seed: int
     n_boot: Positive
     max_rows: Positive
+
+
+class RunConfig(AskingConfig):
+    """Parameters of every notebook that draws M answers of one model."""
+
+    model: str
+    n_samples: Positive
 
 
 class SamplingStudy(RunConfig):
@@ -248,19 +253,12 @@ class ChainStudy(RunConfig):
     fractions: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)]
 
 
-class LifecycleStudy(FolderConfig):
+class LifecycleStudy(AskingConfig):
     """Parameters of notebook 06: a published series, or the family that is trained from scratch, and its tuning."""
 
     models: list[str]
     revisions: list[str]
-    chat: bool
-    dtype: Literal["auto", "bfloat16", "float16", "float32"]
-    device: str
-    dataset: str
-    data_path: str
-    n_questions: Positive
     n_texts: Positive
-    n_shots: Annotated[int, Field(ge=0)]
     shapes: Annotated[list[Annotated[list[Positive], Field(min_length=2, max_length=2)]], Field(min_length=1)]
     vocabulary: Annotated[int, Field(ge=260)]
     pretrain_questions: Positive
@@ -282,9 +280,6 @@ class LifecycleStudy(FolderConfig):
     grpo_steps: Annotated[int, Field(ge=0)]
     grpo_lr: LearningRate
     tuning_batch: Positive
-    seed: int
-    n_boot: Positive
-    max_rows: Positive
 
     @model_validator(mode="after")
     def _a_model_is_tuned(self):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -321,6 +322,12 @@ def split_of(text: str, shares: dict[str, float]) -> str:
 def short_hash(text: str) -> str:
     """The first eight hexadecimal digits of the text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def fold(text: str) -> str:
+    """Lower case without accents and blanks at the ends: two spellings of one name are the same."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).strip()
 
 
 def _unpacked(value):

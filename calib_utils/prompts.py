@@ -24,8 +24,7 @@ def worked(question: Question, style: str) -> str:
 
     Raises ValueError for an unknown style, and for style `cot` with a question that has no chain.
     """
-    if style not in STYLES:
-        raise ValueError(f"style is {style!r}; use one of {sorted(STYLES)}")
+    _check(style)
     if style == "concise":
         return question.answer
     if style == "sentence":
@@ -33,6 +32,11 @@ def worked(question: Question, style: str) -> str:
     if not question.chain:
         raise ValueError(f"question {question.id!r} has no worked chain, which style 'cot' shows; use another style")
     return " ".join((*question.chain, f"The answer is {question.answer}."))
+
+
+def _check(style: str) -> None:
+    if style not in STYLES:
+        raise ValueError(f"style is {style!r}; use one of {sorted(STYLES)}")
 
 
 def pick_shots(train: Sequence[Question], n: int, seed: int) -> list[Question]:
@@ -72,8 +76,7 @@ def build_prompts(
     ------
     ValueError : an unknown style, or an example without the chain that style `cot` shows.
     """
-    if style not in STYLES:
-        raise ValueError(f"style is {style!r}; use one of {sorted(STYLES)}")
+    _check(style)
     examples = [(shot.text, worked(shot, style)) for shot in shots]
     if tokenizer is not None and getattr(tokenizer, "chat_template", None):
         return [_chat(tokenizer, STYLES[style], examples, question) for question in questions]

@@ -22,7 +22,6 @@ A response without an answer (empty, or going on with a new question) is the cla
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from calib_utils.data import Question
+from calib_utils.data import Question, fold
 
 NO_ANSWER = "<no answer>"
 _NUMBER_WORDS = {
@@ -117,8 +116,7 @@ def canonical_text(text: str) -> str:
     Lower case, no accents, articles, punctuation or bracketed remarks; "1,000" and "one thousand" are "1000",
     "1000 kilometres" is "1000 km". Nothing left, or the start of a new question, is `NO_ANSWER`.
     """
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    text = "".join(c for c in decomposed if not unicodedata.combining(c)).strip()
+    text = fold(text)
     if text.startswith(("question:", "q:")):
         return NO_ANSWER
     text = re.sub(r"\([^)]*\)?", " ", text).strip() or text.strip("() ")

@@ -156,3 +156,5 @@ def test_unusable_settings_are_named(option, message, tmp_path):
         CFTConfig(str(tmp_path), use_cpu=True, bf16=False, **option)
     with pytest.raises(TypeError, match="takes a CFTConfig, got SFTConfig"):
         CFTTrainer(tiny_model().model, SFTConfig(str(tmp_path), use_cpu=True, bf16=False))
+    with pytest.raises(ValueError, match="takes rows of prompt, choices and label"):
+        CFTTrainer(tiny_model().model, CFTConfig(str(tmp_path), use_cpu=True, bf16=False))

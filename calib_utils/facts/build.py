@@ -13,13 +13,13 @@ import math
 import random
 import re
 import sys
-import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from calib_utils.data import SHARES, fold
+
 HERE = Path(__file__).parent
 FACTS = HERE / "facts.jsonl"
-SPLITS = (("train", 0.5), ("dev", 0.2), ("test", 0.3))
 
 # Dependencies, uninhabited, dissolved or disputed territories: "country" would be debatable.
 NOT_COUNTRIES = set(
@@ -184,12 +184,6 @@ CONTINENT_ALIASES = {
 MAX_CITIES_PER_COUNTRY, MAX_CITIES_PER_STATE, MAX_COUNTIES = 60, 30, 600
 
 
-def fold(text: str) -> str:
-    """Lower case without accents: the key by which two names are one."""
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).strip()
-
-
 def stable_hash(*parts: object) -> int:
     """A number that depends on the text of `parts` alone."""
     return int.from_bytes(hashlib.sha256("|".join(map(str, parts)).encode()).digest()[:8], "big")
@@ -199,11 +193,11 @@ def split_of(name: str) -> str:
     """train, dev or test, by the entity's name: two Georgias, or a city and its county, share a split."""
     bare = re.sub(r" (county|parish|borough|census area|municipality|municipio|city)$", "", fold(name))
     at = stable_hash("split", bare) / 2**64
-    for name, share in SPLITS:
+    for name, share in SHARES.items():
         if at < share:
             return name
         at -= share
-    return SPLITS[-1][0]
+    return name
 
 
 def fact(relation, entity, name, subject, answer, aliases, score, group, private=False) -> dict:
