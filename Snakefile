@@ -19,12 +19,22 @@ if len(CELLS) < len(COMBINATIONS):
     raise ValueError(f"two cells of the grid have the same name; change the values: {COMBINATIONS}")
 
 
+# Trained stages of the first are what the second starts from.
+AFTER = {"04_catto": "02_rl_degradation", "05_calibration_aware": "02_rl_degradation"}
+
+
 rule all:
     input:
         expand("{runs}/{notebook}/{cell}/figures", runs=config["runs"], notebook=config["notebooks"], cell=CELLS),
 
 
 rule cell:
+    input:
+        lambda wildcards: [
+            f"{config['runs']}/{first}/{wildcards.cell}/figures"
+            for first in config["notebooks"]
+            if first == AFTER.get(wildcards.notebook)
+        ],
     output:
         directory(config["runs"] + "/{notebook}/{cell}/figures"),
     log:

@@ -15,11 +15,12 @@ from calib_utils import runner
 
 AFTER = {"04_catto": ("02_",), "05_calibration_aware": ("02_",), "08_claims": ("0",)}  # what goes before, if chosen
 _TELL = 30.0  # seconds between two lines about progress
+_PATIENCE = 30.0  # seconds that a notebook has to stop in
 
 
 @dataclass
 class Job:
-    """One notebook to run: its command, how long it is expected to take (None: not known), and its process."""
+    """One notebook to run: its command, the seconds it is expected to take (None: not known), and its process."""
 
     notebook: str
     command: list[str]
@@ -37,10 +38,10 @@ def command(notebook: Path, profile: str, overrides: Mapping[str, object], outpu
 
 
 def slots(redraw: bool = False) -> int:
-    """How many notebooks run at once unless told otherwise: one a GPU, or one; at least two that only redraw."""
+    """How many notebooks run at once unless told otherwise: one a GPU; without a GPU one, or two that only redraw."""
     import torch
 
-    return max(torch.cuda.device_count(), 2 if redraw else 1)
+    return torch.cuda.device_count() or (2 if redraw else 1)
 
 
 def environment(slot: int, jobs: int) -> dict[str, str]:
@@ -91,11 +92,15 @@ def run(pending: list[Job], jobs: int, tell: Callable[[str], None] = print) -> l
                 told = time.monotonic()
                 tell(progress(waiting, running, jobs, told))
     finally:
-        signal.signal(signal.SIGTERM, before)
         for job in running:
             job.process.terminate()
         for job in running:
-            job.process.wait()
+            try:
+                job.process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+                job.process.wait()
+        signal.signal(signal.SIGTERM, before)
     return failed
 
 

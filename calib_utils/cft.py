@@ -119,7 +119,9 @@ class CFTTrainer(SFTTrainer):
             return result
         p, mask = self.option_probabilities(model, [self._rows[i] for i in rows.tolist()])
         bins, accuracy = (values[rows] for values in (self._estimated["bins"], self._estimated["accuracy"]))
-        term = losses.rcft(p, accuracy, bins, mask)
+        # The bins are those of the whole batch, of which each process has a part; gradients are averaged over them.
+        sizes = (bins[:, None] == self.accelerator.gather(bins)).sum(dim=1)
+        term = losses.rcft(p, accuracy, bins, mask, sizes) * self.accelerator.num_processes
         gathered = self.accelerator.gather_for_metrics(term.detach())
         self._metrics["train"]["calibration/loss"].append(gathered.mean().item())
         loss, *outputs = result if return_outputs else (result,)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
+from calib_utils import files
 from calib_utils.metrics import Estimate
 
 COLUMNS = tuple(
@@ -25,8 +25,7 @@ class Claim:
     """A published statement and how its verdict is decided.
 
     `rule` says in words what `decide` does with the measured estimate; `conditions` are further statements that
-    the notebook has to decide: all must hold for "reproduced", all but one for "partly". On another class of device
-    the draws differ: `tolerance` is how far its value may be off (`python -m calib_utils verify`).
+    the notebook has to decide: all must hold for "reproduced", all but one for "partly".
     """
 
     id: str
@@ -37,7 +36,6 @@ class Claim:
     rule: str
     decide: Callable[[Estimate], str]
     conditions: tuple[str, ...] = ()
-    tolerance: float = 0.05
 
 
 def above(limit: float) -> Callable[[Estimate], str]:
@@ -529,8 +527,8 @@ def record_claims(rows: list[dict], folder: str | Path) -> pd.DataFrame:
                 table = {row["id"]: row for row in csv.DictReader(stream)}
         table.update((row["id"], row) for row in rows)
         ordered = sorted(table.values(), key=lambda row: (row["notebook"], row["id"]))
-        _replace(path, pd.DataFrame(ordered, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
-        _replace(folder / "claims.md", _markdown(ordered))
+        files.publish(path, pd.DataFrame(ordered, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
+        files.publish(folder / "claims.md", _markdown(ordered))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -555,9 +553,3 @@ def _markdown(rows: list[dict]) -> str:
 
 def _conditions(row: dict) -> str:
     return f" ({row['conditions']})" if row.get("conditions") else ""
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(path.suffix + f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -99,15 +98,13 @@ def untrained(
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(str(target) + ".lock"):
         if not target.is_dir():
-            work = tempfile.mkdtemp(dir=target.parent)
-            try:
+            with tempfile.TemporaryDirectory(dir=target.parent) as work:
+                ready = Path(work) / target.name  # readable by others, which the temporary folder itself is not
                 tokenizer = _tokenizer(texts, vocabulary)
-                tokenizer.save_pretrained(work)
+                tokenizer.save_pretrained(ready)
                 with without_bars():
-                    _model(shape, tokenizer, seed).save_pretrained(work)
-                os.replace(work, target)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+                    _model(shape, tokenizer, seed).save_pretrained(ready)
+                os.replace(ready, target)
     return target
 
 

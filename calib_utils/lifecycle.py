@@ -16,7 +16,7 @@ import torch
 
 from calib_utils import prompts, records, semantics
 from calib_utils.data import Question
-from calib_utils.models import LanguageModel, encode
+from calib_utils.models import LanguageModel, encode, needs_weights
 from calib_utils.records import Record
 from calib_utils.sampling import SamplingConfig
 from calib_utils.semantics import Collapse, classes, right_class
@@ -93,6 +93,7 @@ def next_tokens(lm: LanguageModel, texts: Sequence[str], seed: int = 0, batch_si
 
     Raises ValueError for a text of which no token can be predicted.
     """
+    needs_weights(lm, "the most probable next token")
     ids = [encode(lm.tokenizer, text) for text in texts]
     short = [text for text, tokens in zip(texts, ids, strict=True) if len(tokens) < 2]
     if short:

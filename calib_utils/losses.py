@@ -133,14 +133,19 @@ def rcft_targets(p: torch.Tensor, accuracy: torch.Tensor, mask: torch.Tensor | N
 
 
 def rcft(
-    p: torch.Tensor, accuracy: torch.Tensor, bins: torch.Tensor, mask: torch.Tensor | None = None
+    p: torch.Tensor,
+    accuracy: torch.Tensor,
+    bins: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    sizes: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """RCFT's calibration term: sum over bins k of (1 / n_k) sum_{i in k} sum_j (p_ij - t_ij)^2 (arXiv 2505.01997).
 
     Parameters
     ----------
     p, accuracy, mask : as in `rcft_targets`; gradients flow through p.
-    bins : (n,) the frozen bin of every sample; n_k counts the samples given. Bins without samples do not matter.
+    bins : (n,) the frozen bin of every sample. Bins without samples do not matter.
+    sizes : (n,) n_k of each sample's bin, where the batch goes on elsewhere. None: the samples given are counted.
 
     Returns
     -------
@@ -149,5 +154,6 @@ def rcft(
     squared = (p.float() - rcft_targets(p, accuracy, mask)) ** 2
     if mask is not None:
         squared = squared * mask
-    _, place, counts = bins.unique(return_inverse=True, return_counts=True)
-    return (squared.sum(dim=1) / counts[place]).sum()
+    if sizes is None:
+        sizes = (bins[:, None] == bins).sum(dim=1)
+    return (squared.sum(dim=1) / sizes).sum()

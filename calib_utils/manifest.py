@@ -6,32 +6,44 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import resource
 import subprocess
 from pathlib import Path
 
-from calib_utils.config import ROOT
+from calib_utils import files
+from calib_utils.config import ROOT, ConfigError
 
-_CODE = ("calib_utils", "notebooks", "requirements.txt", "requirements-no-deps.txt", "pyproject.toml")
+_CODE = ("calib_utils", "notebooks", ":(glob)requirements*.txt", "pyproject.toml")
 
 
 def of_process() -> dict:
-    """What the running process used: the models it loaded, device, threads, peak memory in GiB."""
+    """What the running process used and wrote: models, device, threads, peak memory in GiB, files by kind."""
     import torch
 
     from calib_utils import models
 
-    cuda = torch.cuda.is_available()
+    used = models.loaded()
+    cuda = torch.cuda.is_initialized() or any(about["device"] == "cuda" for about in used)
     return {
-        "models": sorted(map(_placed, models.loaded()), key=lambda about: (about["model"], about["fingerprint"])),
+        "models": sorted(map(_placed, used), key=lambda about: (about["model"], about["fingerprint"])),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "peak_device_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
+        "written": dict(files.written),
     }
+
+
+def _processor() -> str:
+    try:
+        about = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    names = re.findall(r"^model name\s*:\s*(.+)$", about, re.M)
+    return names[0] if names else platform.processor()
 
 
 def _placed(about: dict) -> dict:
@@ -55,6 +67,7 @@ def of_code() -> dict:
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
+@functools.cache
 def of_environment() -> dict:
     """Versions of Python and of every pinned package."""
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.M)
@@ -70,26 +83,26 @@ def _plain(name: str) -> str:
 
 
 def of_data(parameters: dict) -> dict:
-    """SHA-256 of the embedded facts and of the data file that the parameters name."""
+    """SHA-256 of the embedded facts and of the data file that the parameters name; ConfigError if it is not there."""
     named = {"facts": ROOT / "calib_utils" / "facts" / "facts.jsonl"}
     if parameters.get("data_path"):
-        named["data_path"] = Path(parameters["data_path"])
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named.items() if path.is_file()}
+        named["data_path"] = ROOT / parameters["data_path"]  # as a notebook sees it
+        if not named["data_path"].is_file():
+            raise ConfigError(f"data_path is {parameters['data_path']!r}; there is no file {named['data_path']}")
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in named.items()}
 
 
 def digest(notebook: Path) -> str:
     """Changes when the notebook, the package or a requirement does."""
-    files = [notebook, *sorted((ROOT / "calib_utils").rglob("*.py")), *sorted(ROOT.glob("requirements*.txt"))]
-    parts = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    package = [path for path in (ROOT / "calib_utils").rglob("*") if path.suffix in (".py", ".mplstyle")]
+    sources = [notebook, *sorted(package), *sorted(ROOT.glob("requirements*.txt"))]
+    parts = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sources]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def write(path: Path, manifest: dict) -> None:
     """The manifest as JSON under its name at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.publish(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> dict | None:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import relplot
 from scipy.signal import fftconvolve
+from scipy.sparse import csr_array
 
 _GRID = 1001  # relplot's grid for bandwidths of at least _FINEST
 _FINEST = 0.01
@@ -100,9 +101,7 @@ def aurc(confidence, correct, weights):
 
 def _sum_by(group: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Sums of the columns of `values` (B, n) by `group` (n,): (B, groups)."""
-    member = np.zeros((len(group), group.max() + 1))
-    member[np.arange(len(group)), group] = 1
-    return values @ member
+    return values @ csr_array((np.ones(len(group)), (np.arange(len(group)), group)))
 
 
 def _gaps(bins, confidence, correct, weights) -> tuple[np.ndarray, np.ndarray]:
@@ -203,12 +202,12 @@ def smece(confidence, correct, weights):
     """SmoothECE (Blasiok & Nakkiran, 2023): kernel-smoothed |E[confidence - correct]| at its own bandwidth.
 
     The same number as `relplot.smECE`, the authors' code, for many resamples at once. `correct` may also be
-    (B, n), one set of outcomes per row of `weights`; weights are whole numbers.
+    (B, n), one set of outcomes per row of `weights`.
     """
     weights = np.asarray(weights, dtype=float)
     residual = np.broadcast_to(confidence - np.asarray(correct, dtype=float), weights.shape)
     at = _to_grid(confidence, _GRID)
-    used = np.flatnonzero(at.any(axis=0))  # most of the grid is empty
+    used = np.flatnonzero(at.sum(axis=0))  # most of the grid is empty
     sums, counts = (weights * residual) @ at[:, used], weights @ at[:, used]  # what the smoothing sees
 
     def smoothed(rows, sigma):
@@ -256,14 +255,12 @@ def _smoothed_finely(confidence, residual, weights, sigma: float) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _to_grid(confidence, grid_size: int) -> np.ndarray:
+def _to_grid(confidence, grid_size: int) -> csr_array:
     """(n, grid): how relplot rounds each confidence to its two neighbours."""
     left = np.clip((confidence * (grid_size - 1)).astype(int), 0, grid_size - 2)
     part = confidence * (grid_size - 1) - left
-    at = np.zeros((len(confidence), grid_size))
-    at[np.arange(len(confidence)), left] = 1 - part
-    at[np.arange(len(confidence)), left + 1] = part
-    return at
+    shares, columns = np.concatenate([1 - part, part]), np.concatenate([left, left + 1])
+    return csr_array((shares, (np.tile(np.arange(len(left)), 2), columns)), shape=(len(left), grid_size))
 
 
 def _smoother(sigma: float, used: np.ndarray, n_points: int | None = None) -> np.ndarray:

@@ -162,7 +162,10 @@ def resolve_device(device: str) -> torch.device:
     """`"auto"` picks CUDA when there is one; anything else is checked and returned."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    found = torch.device(device)
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"device {device!r} is unknown; use 'auto', 'cpu', 'cuda' or 'cuda:1'") from error
     if found.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"device {device!r} was asked for, but no CUDA device is visible; use device='cpu'")
     return found
@@ -174,6 +177,7 @@ def load(
     device: str = "auto",
     adapter: str | None = None,
     backend: str = "transformers",
+    **options,
 ) -> LanguageModel:
     """Load a causal language model for sampling.
 
@@ -187,6 +191,7 @@ def load(
     device : `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, ...
     adapter : folder or hub id of a peft adapter, merged into the weights.
     backend : `"transformers"`, or `"vllm"` where vLLM is installed, for sampling only.
+    options : of `vllm.LLM` (`tensor_parallel_size`, `gpu_memory_utilization`, `max_model_len`, ...), told in records.
 
     Raises
     ------
@@ -201,24 +206,26 @@ def load(
                 f"backend 'vllm' takes no adapter: load {adapter!r} with backend='transformers', save its merged "
                 "weights with model.save_pretrained(folder) and the tokenizer beside them, and load that folder"
             )
-        return _noted(vllm_backend.load(name_or_path, dtype, device))
+        return _noted(vllm_backend.load(name_or_path, dtype, device, **options))
     if backend != "transformers":
         raise ValueError(f"backend {backend!r} is unknown; use 'transformers' or 'vllm'")
+    if options:
+        raise ModelError(f"options {sorted(options)} are for backend='vllm'; leave them out")
     from transformers import AutoConfig, AutoModelForCausalLM
 
     where = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, where)
     source, revision = find(name_or_path)
-    options = {"trust_remote_code": False, "revision": revision}
+    safe = {"trust_remote_code": False, "revision": revision}
     try:
         tokens = tokenizer(source, revision)
-        config = AutoConfig.from_pretrained(source, **options).get_text_config()
+        config = AutoConfig.from_pretrained(source, **safe).get_text_config()
         # On CPU plain matrix products beat the fused kernel under tree masks; soft-capped scores need them.
         capped = getattr(config, "attn_logit_softcapping", None) is not None
         attention = "eager" if capped or where.type == "cpu" else "sdpa"
         with without_bars():
             model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=torch_dtype, use_safetensors=True, attn_implementation=attention, **options
+                source, dtype=torch_dtype, use_safetensors=True, attn_implementation=attention, **safe
             )
     except OSError as error:
         raise ModelError(
@@ -245,6 +252,12 @@ def load(
 def _noted(lm: LanguageModel) -> LanguageModel:
     _LOADED[lm.name, lm.fingerprint, lm.dtype] = describe(lm)
     return lm
+
+
+def needs_weights(lm: LanguageModel, what: str) -> None:
+    """Raise ModelError for a model whose weights another backend holds, saying `what` needs them."""
+    if lm.backend != "transformers":
+        raise ModelError(f"{lm.name!r} runs in {lm.backend}; {what} needs backend='transformers'")
 
 
 def loaded() -> list[dict[str, str]]:

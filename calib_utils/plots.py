@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+import io
+from importlib import resources
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from calib_utils import files
 from calib_utils.metrics import Estimate
 
 _NAMES = {"smece": "smECE"}
-STYLE = str(files("calib_utils") / "calib.mplstyle")
+STYLE = str(resources.files("calib_utils") / "calib.mplstyle")
 
 
 def use_style() -> None:
@@ -122,13 +124,12 @@ def _readable(name: object) -> str:
 
 def save(figure, path: str | Path, numbers: pd.DataFrame) -> None:
     """Write `path` (PNG) and the numbers behind it (CSV of the same name); the same input gives the same bytes."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
-    save_numbers(numbers, path.with_suffix(".csv"))
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    save_numbers(numbers, Path(path).with_suffix(".csv"))
+    files.publish(path, picture.getvalue())
 
 
 def save_numbers(numbers: pd.DataFrame, path: str | Path) -> None:
     """Write a table as CSV with six significant digits."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    numbers.to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
+    files.publish(path, numbers.to_csv(index=False, float_format="%.6g", lineterminator="\n"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,12 +14,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 from tqdm import tqdm
 
+from calib_utils import files
 from calib_utils.data import Question
 from calib_utils.models import LanguageModel, describe
 from calib_utils.sampling import Completion, Prompt, SamplingConfig, option_logprobs, sample
 
+_TOLD = ("python", "model", "max_rows")  # of a condition, without being part of the key
 _VERSION = 2  # part of every key: change it when the sampler's draws or the columns change
 _SCHEMA = pa.schema(
     [
@@ -77,7 +80,8 @@ def collect(
     """Records of `questions`, sampled where they are not in `folder` yet.
 
     Chunks of `chunk_size` questions are written atomically as they are finished, so that a killed run loses at
-    most one chunk and a rerun samples only what is missing.
+    most one chunk and a rerun samples only what is missing. Of two processes that want the same records one waits
+    for the other. `max_rows` is no part of the key: a run that lacked memory goes on with fewer.
 
     Parameters
     ----------
@@ -94,44 +98,60 @@ def collect(
         raise ValueError("there are no questions to sample; check data set, split and n")
     settings = {"label": label, **describe(lm), **asdict(config), "max_rows": max_rows}
     condition = json.loads(json.dumps(settings))  # as it will be read back
-    decisive = {k: v for k, v in condition.items() if k not in ("python", "model")}
+    decisive = {k: v for k, v in condition.items() if k not in _TOLD}
     home = Path(folder) / f"{label}-{_digest([_VERSION, decisive])}"
     keys = [
         _digest([_VERSION, decisive, prompt.shared, prompt.own, prompt.chat, question.id])
         for question, prompt in zip(questions, prompts, strict=True)
     ]
     references = [reference_ids(lm, prompt, question) for prompt, question in zip(prompts, questions, strict=True)]
-    known = {record.key: record for record in read(home)} if home.is_dir() else {}
-    missing = [i for i, key in enumerate(keys) if key not in known]
-    with tqdm(
-        total=len(questions),
-        initial=len(questions) - len(missing),
-        desc=label,
-        unit="q",
-        disable=not progress,
-        mininterval=5,
-    ) as bar:
-        for start in range(0, len(missing), chunk_size):
-            chunk = missing[start : start + chunk_size]
-            drawn = sample(lm, [prompts[i] for i in chunk], config, max_rows)
-            rows = [
-                Record(
-                    questions[i],
-                    tuple(completions),
-                    references[i],
-                    condition,
-                    keys[i],
-                )
-                for i, completions in zip(chunk, drawn, strict=True)
-            ]
-            _write(rows, [prompts[i] for i in chunk], home)
-            known.update((row.key, row) for row in rows)
-            bar.update(len(chunk))
+    known = _known(home)
+    if not known.keys() >= set(keys):
+        with _alone(home):
+            known = _known(home)
+            missing = [i for i, key in enumerate(keys) if key not in known]
+            with tqdm(
+                total=len(keys),
+                initial=len(keys) - len(missing),
+                desc=label,
+                unit="q",
+                disable=not progress,
+                mininterval=5,
+            ) as bar:
+                for start in range(0, len(missing), chunk_size):
+                    chunk = missing[start : start + chunk_size]
+                    drawn = sample(lm, [prompts[i] for i in chunk], config, max_rows)
+                    rows = [
+                        Record(questions[i], tuple(completions), references[i], condition, keys[i])
+                        for i, completions in zip(chunk, drawn, strict=True)
+                    ]
+                    _write(rows, [prompts[i] for i in chunk], home)
+                    known.update((row.key, row) for row in rows)
+                    bar.update(len(chunk))
     # The draws are kept; what is known about the question (aliases, say) is as given now.
     return [
         replace(known[key], question=question, reference_ids=reference)
         for key, question, reference in zip(keys, questions, references, strict=True)
     ]
+
+
+def _known(home: Path) -> dict[str, Record]:
+    return {record.key: record for record in read(home)} if home.is_dir() else {}
+
+
+@contextlib.contextmanager
+def _alone(target: Path):
+    """While it lasts no other process computes what `target` holds."""
+    lock = FileLock(str(target) + ".lock")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable(target, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read(folder: str | Path) -> list[Record]:
@@ -145,6 +165,8 @@ def read(folder: str | Path) -> list[Record]:
 def _read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     try:
         return pq.read_table(path, schema=schema)
+    except PermissionError as error:
+        raise RecordError(f"{path} cannot be read ({error}); ask its owner, or choose another folder") from error
     except (OSError, pa.ArrowInvalid) as error:
         raise RecordError(
             f"{path} is damaged ({error}); delete it and run again: what it held is computed anew"
@@ -159,13 +181,13 @@ def keep(
     For what is measured on a model and is no draw. `parts` is everything else that decides the table, as plain
     values (text, numbers, lists of them). Raises RecordError as `collect`.
     """
-    decisive = {name: value for name, value in describe(lm).items() if name not in ("python", "model")}
+    decisive = {name: value for name, value in describe(lm).items() if name not in _TOLD}
     target = Path(folder) / label / f"{_digest([_VERSION, decisive, parts])}.table"
-    if target.exists():
-        return _read(target).to_pandas()
-    table = compute()
-    _publish(pa.Table.from_pandas(table, preserve_index=False), target)
-    return table
+    if not target.exists():
+        with _alone(target):
+            if not target.exists():
+                _publish(pa.Table.from_pandas(compute(), preserve_index=False), target)
+    return _read(target).to_pandas()
 
 
 def rate(
@@ -185,7 +207,7 @@ def rate(
         )
 
     parts = [[p.shared, p.own, p.chat, *texts] for p, texts in zip(prompts, options, strict=True)]
-    table = keep(folder, "options", lm, [ending, max_rows, parts], compute)
+    table = keep(folder, "options", lm, [ending, parts], compute)
     return [part.to_numpy() for _, part in table.groupby("prompt")["logprob"]]
 
 
@@ -226,22 +248,18 @@ def _write(rows: Sequence[Record], prompts: Sequence[Prompt], home: Path) -> Non
 
 def _publish(table: pa.Table, target: Path) -> None:
     """The table under its name at once or not at all."""
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=".tmp", dir=target.parent)
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                pq.write_table(table, stream, compression="zstd")
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
+        files.publish(target, content.getvalue())
     except OSError as error:
-        raise RecordError(
-            f"cannot write {target} ({error}); free space or choose another folder. Finished chunks are kept"
-        ) from error
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(target: Path, error: OSError) -> RecordError:
+    return RecordError(
+        f"cannot write {target} ({error}); free space or choose another folder. Finished chunks are kept"
+    )
 
 
 def _record(row: dict) -> Record:

@@ -13,23 +13,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.paths import jupyter_runtime_dir
+from traitlets import default
 
 from calib_utils import manifest
 from calib_utils.config import ROOT, ConfigError, profile_parameters
 
 NOTEBOOKS = ROOT / "notebooks"
-CACHED = "from cache"
+CACHED, RESUMED, ANEW = "from cache", "goes on", "anew"
+COMPLETE = "complete"
+_COMPUTED = {".parquet", ".table", ".json"}  # records, measurements, trained stages
 _COMPLETION = "CALIB_UTILS_COMPLETION"
 _TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list}
 
 
 class IPCKernelManager(AsyncKernelManager):
-    """Talks to the kernel over sockets in the file system: free of port races, unreachable from the network."""
+    """Talks to the kernel over sockets in a folder of its own: free of port races, unreachable from the network."""
 
     transport = "ipc"
+
+    @default("connection_file")
+    def _in_the_runtime_folder(self) -> str:
+        return os.path.join(jupyter_runtime_dir(), "kernel.json")  # the sockets get its name, and its folder
 
 
 class RunError(RuntimeError):
@@ -43,6 +52,13 @@ class Outcome:
     notebook: str
     executed: Path
     seconds: float
+
+
+class Plan(NamedTuple):
+    """CACHED, RESUMED or ANEW, and the seconds that the last run took which was anew, if that is known."""
+
+    how: str
+    seconds_anew: float | None
 
 
 def find_notebooks(only: list[str] | None = None) -> list[Path]:
@@ -120,7 +136,8 @@ def assign(notebooks: list[Path], overrides: Mapping[str, object]) -> dict[Path,
 def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> Outcome:
     """Execute one notebook and return when its last cell has written the completion file.
 
-    A second run of the same notebook into the same folder waits for the first one, and finds what that left.
+    A second run of the same notebook with the same `output` or the same figures waits for the first one, and finds
+    what that left. The manifest beside the figures says "running" until the run has ended.
 
     Raises
     ------
@@ -128,29 +145,73 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
     RunError : a cell failed, the kernel died or was stopped, or the notebook ended early.
     """
     parameters = parameters_of(notebook, profile, overrides)
-    output = output or default_output(profile)
-    output.mkdir(parents=True, exist_ok=True)
-    with FileLock(output / f".{notebook.stem}.lock"):
-        return _execute(notebook, profile, parameters, output)
+    output = (output or default_output(profile)).resolve()
+    full = resolved(notebook, parameters)
+    folders = sorted({output, ROOT / full.get("figures", "figures")})
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(_alone(folder / f".{notebook.stem}.lock"))
+        known = plan(notebook, profile, overrides, output)
+        about = {
+            "notebook": notebook.stem,
+            "profile": profile,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            **manifest.of_code(),
+            "digest": manifest.digest(notebook),
+            "parameters": full,
+            "data": manifest.of_data(full),
+            "versions": manifest.of_environment(),
+            "state": "running",
+            "seconds_anew": known.seconds_anew,
+        }
+        started = time.monotonic()
+        _tell(notebook, folders, about)
+        try:
+            told = _execute(notebook, parameters, output)
+        except RunError as error:
+            about["state"] = str(error).splitlines()[0]
+            raise
+        except BaseException as error:
+            about["state"] = f"stopped by {type(error).__name__}: {error}"
+            raise
+        else:
+            about |= {"state": COMPLETE, **told}
+        finally:
+            seconds = time.monotonic() - started
+            about["seconds"] = round(seconds, 1)
+            if known.how == ANEW and _COMPUTED & about.get("written", {}).keys():
+                about["seconds_anew"] = about["seconds"]
+            _tell(notebook, folders, about)
+        return Outcome(notebook.stem, output / notebook.name, seconds)
 
 
-def _execute(notebook: Path, profile: str, parameters: Mapping[str, object], output: Path) -> Outcome:
+@contextlib.contextmanager
+def _alone(path: Path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path.stem[1:]}: another run works in {path.parent}; waiting for it", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _tell(notebook: Path, folders: list[Path], about: Mapping[str, object]) -> None:
+    for folder in folders:
+        manifest.write(manifest_path(notebook, folder), about)
+
+
+def _execute(notebook: Path, parameters: Mapping[str, object], output: Path) -> dict:
+    """Run the notebook; returns what its last cell told (`manifest.of_process`)."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     executed, completion = output / notebook.name, output / f"{notebook.stem}.completion.json"
     completion.unlink(missing_ok=True)
-    started = time.monotonic()
-    about = {
-        "notebook": notebook.stem,
-        "profile": profile,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        **manifest.of_code(),
-        "digest": manifest.digest(notebook),
-        "parameters": resolved(notebook, parameters),
-        "data": manifest.of_data(parameters),
-        "versions": manifest.of_environment(),
-    }
     try:
         with (
             tempfile.TemporaryDirectory() as scratch,
@@ -172,27 +233,19 @@ def _execute(notebook: Path, profile: str, parameters: Mapping[str, object], out
                 kernel_manager_class="calib_utils.runner.IPCKernelManager",
             )
     except DeadKernelError as error:
-        manifest.write(manifest_path(notebook, output), {**about, "state": "the kernel was ended from outside"})
         raise RunError(
             f"the kernel of {notebook.stem} was ended from outside: stopped by hand, or by the system for want of "
             "memory (then lower max_rows, or run fewer notebooks at once). Records and trained stages are kept: the "
             f"same command goes on from there. The executed notebook is {executed}"
         ) from error
     except papermill.exceptions.PapermillExecutionError as error:
-        state = f"failed in cell {error.cell_index}: {error.ename}: {error.evalue}"
-        manifest.write(manifest_path(notebook, output), {**about, "state": state})
         raise RunError(
             f"{notebook.stem} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
             f"the executed notebook is {executed}"
         ) from error
     if not completion.exists():
-        manifest.write(manifest_path(notebook, output), {**about, "state": "ended without its last cell"})
         raise RunError(f"{notebook.stem} ended without its last cell; the executed notebook is {executed}")
-    seconds = time.monotonic() - started
-    about |= {"state": "complete", "seconds": round(seconds, 1), **json.loads(completion.read_text(encoding="utf-8"))}
-    for folder in (output, ROOT / about["parameters"].get("figures", "figures")):
-        manifest.write(manifest_path(notebook, folder), about)
-    return Outcome(notebook.stem, executed, seconds)
+    return json.loads(completion.read_text(encoding="utf-8"))
 
 
 def default_output(profile: str) -> Path:
@@ -213,19 +266,23 @@ def resolved(notebook: Path, parameters: Mapping[str, object]) -> dict[str, obje
     return {**own, **parameters}
 
 
-def plan(notebook: Path, profile: str, overrides: Mapping[str, object]) -> tuple[str, float | None]:
-    """(CACHED or "anew", expected seconds or None): by the manifests of runs before.
+def plan(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> Plan:
+    """What a run would do, by the manifests that earlier ones left in `output` and in the shipped figures.
 
-    CACHED: the last run of this profile had the same code and parameters, so that everything is there.
+    CACHED: the last run had the same code, versions, data and parameters, and its records are still there. RESUMED:
+    so it had, and was stopped.
     """
     parameters = resolved(notebook, parameters_of(notebook, profile, overrides))
-    last = manifest.read(manifest_path(notebook, default_output(profile)))
+    last = manifest.read(manifest_path(notebook, output or default_output(profile)))
     shipped = manifest.read(manifest_path(notebook, ROOT / "figures"))
     for found in (last, shipped):
-        if found and found.get("state") == "complete" and found["parameters"] == parameters:
-            same = found is last and found["digest"] == manifest.digest(notebook)
-            return (CACHED if same else "anew"), found["seconds"]
-    return "anew", None
+        if found and found["parameters"] == parameters:
+            now = (manifest.digest(notebook), manifest.of_environment(), manifest.of_data(parameters))
+            same = found is last and now == tuple(found[name] for name in ("digest", "versions", "data"))
+            same &= (ROOT / parameters.get("runs", "")).is_dir()
+            how = ANEW if not same else CACHED if found["state"] == COMPLETE else RESUMED
+            return Plan(how, found.get("seconds_anew"))
+    return Plan(ANEW, None)
 
 
 def complete(notebook: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import DynamicCache
 
-from calib_utils.models import LanguageModel, encode
+from calib_utils.models import LanguageModel, encode, needs_weights
 
 log = logging.getLogger(__name__)
 
@@ -189,8 +189,7 @@ def option_logprobs(
     ValueError : an option that is empty, or stands twice.
     SamplingError : as `sample`.
     """
-    if lm.backend != "transformers":
-        raise SamplingError(f"{lm.name!r} runs in {lm.backend}; probabilities of options need backend='transformers'")
+    needs_weights(lm, "the probability of a given option")
     if len(prompts) != len(options):
         raise ValueError(f"{len(prompts)} prompts but {len(options)} lists of options")
     paths, scored, names = {}, {}, []

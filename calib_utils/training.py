@@ -22,7 +22,7 @@ from filelock import FileLock
 from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
-from calib_utils import family, models, prompts
+from calib_utils import family, files, models, prompts
 from calib_utils.data import DataError, Question
 from calib_utils.lm_head import scored_head
 from calib_utils.models import LanguageModel
@@ -226,6 +226,7 @@ def train(
     DataError : a question outside the train split, or a window with fewer questions than asked for.
     TrainingError : unusable pairs, an empty completion, a diverged run, a reward that never varied.
     """
+    models.needs_weights(base, "training")
     folder = Path(folder)
     parent = (
         None
@@ -637,6 +638,6 @@ def _publish(done: Trained, work: Path, log: pd.DataFrame) -> None:
             (target / "adapter_config.json").write_text(json.dumps(described, indent=1, sort_keys=True))
     log.to_csv(ready / "log.csv", index=False)
     about = {"key": done.key, "stage": asdict(stage), "versions": _versions()}
-    (ready / "stage.json").write_text(json.dumps(about, indent=1))
+    files.publish(ready / "stage.json", json.dumps(about, indent=1))
     os.replace(ready, done.folder)
     shutil.rmtree(work)

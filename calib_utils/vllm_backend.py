@@ -6,6 +6,7 @@ vLLM is optional and wants an environment of its own: requirements-vllm.txt.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -28,13 +29,14 @@ class Engine(LanguageModel):
     torch_dtype: torch.dtype
     where: torch.device
     end_ids: frozenset[int]
+    options: str
 
     @property
     def backend(self) -> str:
-        """What draws: name and version."""
+        """What draws: name, version, and the options it was loaded with."""
         import vllm
 
-        return f"vllm {vllm.__version__}"
+        return f"vllm {vllm.__version__} {self.options}".strip()
 
     @property
     def dtype(self) -> str:
@@ -55,14 +57,17 @@ class Engine(LanguageModel):
 def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options) -> Engine:
     """`models.load` into vLLM: the same names, dtypes and fingerprints.
 
-    `options` go to `vllm.LLM` (`tensor_parallel_size`, `gpu_memory_utilization`, `max_model_len`, ...).
+    `options` go to `vllm.LLM` (`tensor_parallel_size`, `gpu_memory_utilization`, `max_model_len`, ...), and as a part
+    of `backend` into every record: draws of a quantized engine are not those of another one.
 
     Raises
     ------
-    ModelError : vLLM is not installed, the model cannot be loaded, or a single device of several is asked for.
+    ModelError : vLLM is not installed or built for another device, the model cannot be loaded, or a single device of
+        several is asked for.
     """
     try:
         from vllm import LLM
+        from vllm.platforms import current_platform
     except ImportError as error:
         raise ModelError(
             f"backend 'vllm' needs vLLM, which cannot be imported here ({error}); install it in an environment of "
@@ -75,7 +80,13 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
         raise ModelError(
             f"backend 'vllm' takes its devices from CUDA_VISIBLE_DEVICES; set that instead of {device!r}"
         )
+    if where.type != current_platform.device_type:
+        raise ModelError(
+            f"the vLLM installed here runs on {current_platform.device_type!r}, not on {where.type!r}; use "
+            f"device={current_platform.device_type!r}, or install the build for {where.type!r}"
+        )
     torch_dtype = models.resolve_dtype(dtype, where)
+    given = json.dumps(options, sort_keys=True, default=str) if options else ""
     source, revision = models.find(name_or_path)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False).get_text_config()
@@ -109,6 +120,7 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
         torch_dtype,
         where,
         models.end_ids(generation, tokenizer),
+        given,
     )
 
 

@@ -57,3 +57,4 @@ def test_two_processes_train_as_one(both, name):
 
 if __name__ == "__main__":
     work(Path(sys.argv[1]), 2)
+    torch.distributed.destroy_process_group()

@@ -118,6 +118,7 @@ def test_a_run_writes_its_folders_and_nothing_else(tmp_path, monkeypatch):
     about = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [
         nbformat.v4.new_code_cell("profile: str = 'cpu'  # help", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("import os; assert os.listdir('.') == ['figures']  # no sockets"),
         nbformat.v4.new_code_cell("from calib_utils import runner; runner.complete('99_fake')"),
     ]
     path = tmp_path / "99_fake.ipynb"
@@ -126,7 +127,8 @@ def test_a_run_writes_its_folders_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "ROOT", tmp_path / "root")
     (tmp_path / "root").mkdir()
     runner.run(path, "cpu", {}, tmp_path / "out")
-    written = {file.relative_to(tmp_path).parts[0] for file in tmp_path.rglob("*") if file.is_file()}
-    caches = [file for file in home.rglob("*") if file.is_file() and ".cache" in file.parts]
-    outside = [file for file in home.rglob("*") if file.is_file() and file not in caches]
-    assert outside == [] and written - {"home"} == {"99_fake.ipynb", "out", "root"}
+    found = [file for file in tmp_path.rglob("*") if not file.is_dir()]  # sockets too
+    outside = [file for file in found if file.is_relative_to(home) and ".cache" not in file.parts]
+    assert outside == []
+    assert {file.relative_to(tmp_path).parts[0] for file in found} - {"home"} == {"99_fake.ipynb", "out", "root"}
+    assert {file.relative_to(tmp_path / "root").parts[0] for file in found if "root" in file.parts} == {"figures"}

@@ -57,6 +57,14 @@ def test_a_wrong_parameter_stops_its_cell_and_keeps_the_log(tmp_path):
     assert status != 0 and "did you mean 'n_questions'" in told
 
 
+def test_a_cell_waits_for_the_stages_it_starts_from(tmp_path):
+    pair = ["04_catto", "02_rl_degradation"]
+    status, told = snakemake(tmp_path, "--dry-run", grid={**GRID, "notebooks": pair, "parameters": {"seed": [0]}})
+    assert status == 0 and re.search(r"input: \S+/02_rl_degradation/seed=0/figures\s+output: \S+/04_catto/", told), (
+        told
+    )
+
+
 def test_the_sample_grid_and_profile_are_usable(tmp_path):
     for name in ("grid", "small"):
         sample = yaml.safe_load((ROOT / "batch" / f"{name}.yaml").read_text(encoding="utf-8"))

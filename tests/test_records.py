@@ -57,13 +57,18 @@ def test_a_rerun_samples_nothing_and_more_questions_only_the_new_ones(tmp_path, 
     assert gather(tmp_path)[:4] == first and sum(calls) == 3
 
 
+def test_a_run_that_lacked_memory_goes_on_with_fewer_rows(tmp_path, monkeypatch):
+    before = gather(tmp_path)
+    calls = counting(monkeypatch)
+    assert gather(tmp_path, max_rows=7) == before and not calls
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"config": SamplingConfig(20, 1.0, 3, ("#",), seed=1)},
         {"config": SamplingConfig(20, 0.9, 3, ("#",))},
         {"lm": tiny_model(seed=1)},
-        {"max_rows": 7},
     ],
 )
 def test_anything_that_decides_the_draws_is_in_the_key(tmp_path, monkeypatch, change):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import WORDS, tiny_model
 
-from calib_utils import models, vllm_backend
+from calib_utils import lifecycle, models, training, vllm_backend
 from calib_utils.models import ModelError
 from calib_utils.sampling import Prompt, SamplingConfig, SamplingError, option_logprobs, sample
 
@@ -23,7 +23,7 @@ def engine() -> vllm_backend.Engine:
     """What a record needs to know of an engine, with the tiny model's tokenizer."""
     tiny = tiny_model()
     return vllm_backend.Engine(
-        None, tiny.tokenizer, "tiny", "0" * 16, torch.bfloat16, torch.device("cpu"), tiny.eos_ids
+        None, tiny.tokenizer, "tiny", "0" * 16, torch.bfloat16, torch.device("cpu"), tiny.eos_ids, ""
     )
 
 
@@ -63,13 +63,19 @@ def test_seed_is_a_function_of_seed_and_prompt():
 
 def test_an_engine_says_what_it_cannot_do(monkeypatch):
     monkeypatch.setattr(vllm_backend.Engine, "backend", "vllm 0")
-    with pytest.raises(SamplingError, match="backend='transformers'"):
+    with pytest.raises(ModelError, match="option needs backend='transformers'"):
         option_logprobs(engine(), [Prompt("", "a")], [[" b"]])
+    with pytest.raises(ModelError, match="training needs backend='transformers'"):
+        training.train(training.Stage("sft", 1, 1e-3, n_questions=1), engine(), [], None, "runs")
+    with pytest.raises(ModelError, match="next token needs backend='transformers'"):
+        lifecycle.next_tokens(engine(), ["red one"])
     assert models.describe(engine())["backend"] == "vllm 0"
     with pytest.raises(ModelError, match="takes no adapter"):
         models.load(backend="vllm", adapter="somewhere")
     with pytest.raises(ValueError, match="unknown; use 'transformers' or 'vllm'"):
         models.load(backend="tgi")
+    with pytest.raises(ModelError, match=r"'max_model_len'.*backend='vllm'"):
+        models.load(max_model_len=10)
 
 
 def test_records_of_transformers_do_not_name_a_backend():
@@ -90,7 +96,9 @@ def test_missing_vllm_is_an_error_with_its_remedy():
 def both():
     """The default model in float32, in vLLM and here."""
     pytest.importorskip("vllm")
-    return vllm_backend.load(models.DEFAULT_MODEL, dtype="float32", enforce_eager=True), models.load(dtype="float32")
+    theirs = models.load(dtype="float32", backend="vllm", enforce_eager=True)
+    assert models.describe(theirs)["backend"].endswith(' {"enforce_eager": true}')
+    return theirs, models.load(dtype="float32")
 
 
 @pytest.mark.real_model
