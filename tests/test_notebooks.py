@@ -238,3 +238,9 @@ def test_a_dry_run_says_what_would_run(tmp_path, monkeypatch, capsys):
     path.write_text(path.read_text().replace("99_fake')", "99_fake') "))
     assert cli.main(["run", "--dry-run"]) == 0
     assert "99_fake: anew, " in capsys.readouterr().out
+
+
+def test_the_figure_of_all_claims_is_that_of_the_table():
+    table, drawn = (pd.read_csv(ROOT / "figures" / name).set_index("id") for name in ("claims.csv", "08_claims.csv"))
+    assert list(table.index) == list(drawn.index)
+    assert (table["value"] == drawn["value"]).all() and (table["verdict"] == drawn["verdict"]).all()
