@@ -12,6 +12,14 @@ from calib_utils import losses
 from calib_utils.lm_head import scored_head
 
 
+def check_trainable(model: torch.nn.Module) -> None:
+    """Raise ValueError for a model of which no weight would be trained, as `models.load` gives it."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "no weight of the model is trainable: pass a peft_config, or call model.requires_grad_(True) to train all"
+        )
+
+
 @dataclass
 class CATTOConfig(DPOConfig):
     """`trl.DPOConfig` with the calibration term: L = L_DPO + lambda (L_cal(chosen) + L_cal(rejected)).
@@ -58,10 +66,15 @@ class CATTOTrainer(DPOTrainer):
     _name = "CATTO"
 
     def __init__(self, model=None, ref_model=None, args: CATTOConfig | None = None, **options):
-        """As `trl.DPOTrainer`; TypeError for any other configuration than a `CATTOConfig`."""
+        """As `trl.DPOTrainer`.
+
+        Raises TypeError for any other configuration than a `CATTOConfig`, ValueError for a model without a weight to
+        train.
+        """
         if not isinstance(args, CATTOConfig):
             raise TypeError(f"CATTOTrainer takes a CATTOConfig, got {type(args).__name__}")
         super().__init__(model, ref_model, args, **options)
+        check_trainable(self.model)
 
     def _compute_loss(self, model, inputs, return_outputs):
         if self.args.calibration_weight == 0:

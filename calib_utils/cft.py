@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.data_utils import common_prefix_length
 
 from calib_utils import losses
+from calib_utils.catto import check_trainable
 from calib_utils.lm_head import scored_head
 from calib_utils.metrics import ece_equal_width, equal_width_bins
 
@@ -82,7 +83,8 @@ class CFTTrainer(SFTTrainer):
     def __init__(self, model=None, args: CFTConfig | None = None, *, train_dataset=None, **options):
         """As `trl.SFTTrainer`, without its own collator; rows as in `check_choices`, plain text.
 
-        Raises TypeError for any other configuration than a `CFTConfig`, ValueError for unusable or missing rows.
+        Raises TypeError for any other configuration than a `CFTConfig`, ValueError for unusable or missing rows or
+        a model without a weight to train.
         """
         if not isinstance(args, CFTConfig):
             raise TypeError(f"CFTTrainer takes a CFTConfig, got {type(args).__name__}")
@@ -97,6 +99,7 @@ class CFTTrainer(SFTTrainer):
             ]
         )
         super().__init__(model, args, train_dataset=answers, **options)
+        check_trainable(self.model)
         self.data_collator = _WithRow(self.data_collator)
         self._pad = self.processing_class.pad_token_id
 

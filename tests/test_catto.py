@@ -194,6 +194,12 @@ def test_the_patch_does_not_outlive_the_step(tmp_path):
     assert trl_utils._ChunkedLogProbFunction is original
 
 
+def test_a_frozen_model_is_an_error(tmp_path):
+    frozen, args = tiny_model().model.requires_grad_(False), CATTOConfig(**settings(tmp_path))
+    with pytest.raises(ValueError, match=r"peft_config.*requires_grad_\(True\)"):
+        CATTOTrainer(frozen, tiny_model().model, args, train_dataset=PAIRS, processing_class=tiny_tokenizer())
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"calibration_weight": -1.0}, {"rejected_side": "x"}, {"calibration_form": "x"}, {"surrogate_temperature": 0.0}],
