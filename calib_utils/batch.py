@@ -31,10 +31,11 @@ class Job:
 
 
 def command(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> list[str]:
-    """The command line that runs one notebook alone, its executed copy going to `output`."""
+    """The command line of the process that runs one notebook, its executed copy going to `output`."""
     given = [word for name, value in overrides.items() for word in ("-p", f"{name}={value!r}")]
     where = ["--output", str(output)] if output else []
-    return [sys.executable, "-m", "calib_utils", "run", "--profile", profile, "--only", notebook.stem, *where, *given]
+    words = ["run", "--here", "--profile", profile, "--only", notebook.stem]
+    return [sys.executable, "-m", "calib_utils", *words, *where, *given]
 
 
 def slots(redraw: bool = False) -> int:
@@ -74,7 +75,8 @@ def run(pending: list[Job], jobs: int, tell: Callable[[str], None] = print) -> l
     (Ctrl-C, SIGTERM) the running ones are stopped too, and KeyboardInterrupt is raised when they have ended.
     """
     waiting, running, failed, told = list(pending), [], [], time.monotonic()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell starts what it puts in the background with that ignored.
+    before = {one: signal.signal(one, signal.default_int_handler) for one in (signal.SIGTERM, signal.SIGINT)}
     try:
         while waiting or running:
             while len(running) < jobs and (job := ready(waiting, {j.notebook for j in (*waiting, *running)})):
@@ -100,7 +102,8 @@ def run(pending: list[Job], jobs: int, tell: Callable[[str], None] = print) -> l
             except subprocess.TimeoutExpired:
                 job.process.kill()
                 job.process.wait()
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     return failed
 
 

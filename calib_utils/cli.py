@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--output", type=Path, help="folder of executed notebooks (default: runs/notebooks/PROFILE)")
     command.add_argument("--jobs", type=int, help="notebooks run at once (default: one a GPU, or one; two to redraw)")
     command.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
+    command.add_argument("--here", action="store_true", help="run one notebook in this process, without progress")
     command.set_defaults(call=_run)
 
     command = commands.add_parser(
@@ -64,8 +65,10 @@ def _run(options) -> int:
             how, seconds = runner.plan(notebook, options.profile, overrides, options.output)
             print(f"{notebook.stem}: {how}, " + (f"anew it took {seconds:.0f} s" if seconds else "time not known"))
         return 0
-    if len(notebooks) > 1:
+    if not options.here:
         return _run_several(notebooks, options)
+    if len(notebooks) > 1:
+        raise ConfigError(f"--here runs one notebook, not {len(notebooks)}; name it with --only")
     ((notebook, overrides),) = notebooks.items()
     print(f"{notebook.stem}: running, profile {options.profile}", flush=True)
     try:

@@ -1,8 +1,11 @@
 import csv
+import re
 
+import pandas as pd
 import pytest
 
 from calib_utils.claims import CLAIMS, COLUMNS, VERDICTS, above, at_least, at_most, below, claim_row, record_claims
+from calib_utils.config import ROOT
 from calib_utils.metrics import Estimate
 
 ABOUT = {"seeds": "0", "profile": "cpu", "model": "m", "dataset": "d"}
@@ -88,3 +91,10 @@ def test_below_is_above_mirrored():
     for low, value, high in ((0.1, 0.2, 0.3), (-0.1, 0.2, 0.3), (-0.3, -0.2, 0.1)):
         mirrored = Estimate(-value, -high, -low, 100)
         assert below(0.0)(mirrored) == above(0.0)(Estimate(value, low, high, 100))
+
+
+def test_the_readme_counts_the_shipped_claims():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (told,) = re.findall(r"of (\d+) claims (\d+) are reproduced, (\d+) partly, (\d+) not", text)
+    verdicts = pd.read_csv(ROOT / "figures" / "claims.csv")["verdict"]
+    assert list(map(int, told)) == [len(verdicts), *((verdicts == verdict).sum() for verdict in VERDICTS)]

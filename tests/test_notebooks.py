@@ -220,9 +220,10 @@ def test_the_command_line_reports_bad_input_and_failure(tmp_path, monkeypatch, c
     assert cli.main(["run", "--only", "77"]) == 2
     assert "no notebook begins with '77'" in capsys.readouterr().err
     assert cli.main(["run", "-p", "n_samples=many"]) == 2
+    assert cli.main(["run", "--here"]) == 2
     path = fake(tmp_path, monkeypatch, "raise MemoryError('full')")
     monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
-    assert cli.main(["run"]) == 1
+    assert cli.main(["run", "--here"]) == 1
     assert "MemoryError: full" in capsys.readouterr().err
 
 
@@ -232,7 +233,7 @@ def test_a_dry_run_says_what_would_run(tmp_path, monkeypatch, capsys):
     assert cli.main(["run", "--dry-run"]) == 0
     assert "99_fake: anew, time not known" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
-    assert cli.main(["run"]) == 0
+    assert cli.main(["run", "--here"]) == 0
     assert cli.main(["run", "--dry-run"]) == 0
     assert "99_fake: from cache, " in capsys.readouterr().out
     path.write_text(path.read_text().replace("99_fake')", "99_fake') "))
