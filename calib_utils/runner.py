@@ -179,7 +179,8 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
         finally:
             seconds = time.monotonic() - started
             about["seconds"] = round(seconds, 1)
-            if known.how == ANEW and _COMPUTED & about.get("written", {}).keys():
+            computed = _COMPUTED & about.get("written", {}).keys() or known.seconds_anew is None
+            if about["state"] == COMPLETE and known.how == ANEW and computed:
                 about["seconds_anew"] = about["seconds"]
             _tell(notebook, folders, about)
         return Outcome(notebook.stem, output / notebook.name, seconds)
