@@ -131,11 +131,13 @@ def _verify(options) -> int:
             promise = "exact" if exact else "within sampling error: another class of device"
             print(f"{notebook.stem}: {found['passed'].sum()} of {len(found)} as committed ({promise})", flush=True)
     table = pd.concat([pd.DataFrame(columns=verify.COLUMNS), *tables], ignore_index=True)
+    table.to_csv(work / "verify.csv", index=False)
     wrong = ~table["passed"].astype(bool)
     changed = table[~wrong & table["tolerance"].isna()]
     if len(changed):
         print("allowed to differ here, and different:", changed.to_string(index=False), sep="\n")
     print(table[wrong].to_string(index=False) if wrong.any() else "everything else as committed")
+    print(f"expected, obtained, tolerance and verdict of every column: {work / 'verify.csv'}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if wrong.any() or failed else 0
