@@ -8,9 +8,6 @@ from pathlib import Path
 
 from calib_utils.config import PROFILES, ROOT, ConfigError
 from calib_utils.data import DataError
-from calib_utils.models import ModelError
-from calib_utils.records import RecordError
-from calib_utils.sampling import SamplingError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,7 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.call(options)
-    except (ConfigError, DataError, ModelError, RecordError, SamplingError) as error:
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        from calib_utils.models import ModelError  # here: with torch, which takes seconds
+        from calib_utils.records import RecordError
+        from calib_utils.sampling import SamplingError
+
+        if not isinstance(error, ModelError | RecordError | SamplingError):
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -89,7 +95,8 @@ def _run_several(notebooks, options) -> int:
         batch.Job(path.stem, batch.command(path, options.profile, given, options.output), expected[path])
         for path, given in notebooks.items()
     ]
-    jobs = options.jobs or batch.slots(redraw=all(how == runner.CACHED for how, _ in plans.values()))
+    redraw = all(how == runner.CACHED for how, _ in plans.values())
+    jobs = options.jobs or batch.slots(redraw)
     try:
         failed = batch.run(pending, jobs, lambda line: print(line, flush=True))
     except KeyboardInterrupt:

@@ -70,6 +70,16 @@ def test_missing_files_rows_and_numbers_fail(folders):
     assert found[~found["passed"]].iloc[0]["obtained"] == "missing"
 
 
+def test_seeds_are_names_and_every_table_counts(folders):
+    several = claim_row("confidence-at-k", Estimate(0.04, 0.01, 0.07, 90), **{**ABOUT, "seeds": "0 1"})
+    record_claims([several], folders[0])  # only there: a column of "0" alone would be read as numbers
+    assert verify.compare_folders(*folders, NAME, True)["passed"].all()
+    for folder, value in zip(folders, (0.1, 0.2), strict=True):
+        pd.DataFrame({"id": ["a"], "value": [value], "verdict": ["partly"]}).to_csv(folder / "08_claims.csv")
+    found = verify.compare_folders(*folders, "08_claims", True)
+    assert list(found[~found["passed"]]["what"]) == ["value, row 0"]
+
+
 def test_what_was_not_made_again_is_missed(folders):
     verify.prepare(*folders, [NAME])
     found = verify.compare_folders(*folders, NAME, True)
@@ -89,3 +99,4 @@ def test_the_device_class_decides_what_is_promised():
     assert not verify.same_class(about, {**about, "models": [{"model": "m", "dtype": "float32"}]})
     assert not verify.same_class(about, {**about, "versions": {"torch": "3"}})
     assert not verify.same_class(about, {**about, "threads": 64})
+    assert verify.same_class({**about, "models": [*about["models"], {"model": "trained", "dtype": "float32"}]}, about)
