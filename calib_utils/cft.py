@@ -125,7 +125,7 @@ class CFTTrainer(SFTTrainer):
         # The bins are those of the whole batch, of which each process has a part; gradients are averaged over them.
         sizes = (bins[:, None] == self.accelerator.gather(bins)).sum(dim=1)
         term = losses.rcft(p, accuracy, bins, mask, sizes) * self.accelerator.num_processes
-        gathered = self.accelerator.gather_for_metrics(term.detach())
+        gathered = self.accelerator.gather(term.detach())
         self._metrics["train"]["calibration/loss"].append(gathered.mean().item())
         loss, *outputs = result if return_outputs else (result,)
         scale = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def _run(options) -> int:
     options.output = options.output and options.output.resolve()
     if options.dry_run:
         for notebook, overrides in notebooks.items():
-            how, seconds = runner.plan(notebook, options.profile, overrides, options.output)
+            how, seconds, _ = runner.plan(notebook, options.profile, overrides, options.output)
             print(f"{notebook.stem}: {how}, " + (f"anew it took {seconds:.0f} s" if seconds else "time not known"))
         return 0
     if not options.here:
@@ -77,26 +78,39 @@ def _run(options) -> int:
         raise ConfigError(f"--here runs one notebook, not {len(notebooks)}; name it with --only")
     ((notebook, overrides),) = notebooks.items()
     print(f"{notebook.stem}: running, profile {options.profile}", flush=True)
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         outcome = runner.run(notebook, options.profile, overrides, options.output)
     except runner.RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     print(f"{outcome.notebook}: done in {outcome.seconds:.0f} s, {outcome.executed}", flush=True)
     return 0
+
+
+def _stop(*_) -> None:
+    """The first signal to stop; others must not cut short what follows: ending the kernel, writing the manifest."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _run_several(notebooks, options) -> int:
     from calib_utils import batch, runner
 
     plans = {path: runner.plan(path, options.profile, given, options.output) for path, given in notebooks.items()}
-    expected = {path: None if how == runner.CACHED else seconds for path, (how, seconds) in plans.items()}
+    expected = {path: None if plan.how == runner.CACHED else plan.seconds_anew for path, plan in plans.items()}
     pending = [
         batch.Job(path.stem, batch.command(path, options.profile, given, options.output), expected[path])
         for path, given in notebooks.items()
     ]
-    redraw = all(how == runner.CACHED for how, _ in plans.values())
-    jobs = options.jobs or batch.slots(redraw)
+    redraw = all(plan.how == runner.CACHED for plan in plans.values())
+    jobs = min(options.jobs or batch.slots(redraw), len(pending))
     try:
         failed = batch.run(pending, jobs, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
@@ -118,6 +132,7 @@ def _verify(options) -> int:
     for notebook, about in made.items():
         if about is None or about["state"] != runner.COMPLETE:
             raise ConfigError(f"figures/ has no manifest of a complete run of {notebook.stem}; run it first")
+        runner.parameters_of(notebook, about["profile"], about["parameters"])
     work.mkdir(parents=True, exist_ok=True)
     tables, failed = [], []
     with FileLock(work / ".lock"):
@@ -143,7 +158,7 @@ def _verify(options) -> int:
     changed = table[~wrong & table["tolerance"].isna()]
     if len(changed):
         print("allowed to differ here, and different:", changed.to_string(index=False), sep="\n")
-    print(table[wrong].to_string(index=False) if wrong.any() else "everything else as committed")
+    print(table[wrong].to_string(index=False) if wrong.any() else f"{(~wrong).sum()} columns as committed")
     print(f"expected, obtained, tolerance and verdict of every column: {work / 'verify.csv'}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)

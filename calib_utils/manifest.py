@@ -10,12 +10,14 @@ import platform
 import re
 import resource
 import subprocess
+import sys
 from pathlib import Path
 
 from calib_utils import files
 from calib_utils.config import ROOT, ConfigError
 
 _CODE = ("calib_utils", "notebooks", ":(glob)requirements*.txt", "pyproject.toml")
+_MAXRSS = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere, in GiB
 
 
 def of_process() -> dict:
@@ -31,7 +33,7 @@ def of_process() -> dict:
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS, 2),
         "peak_device_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
         "written": dict(files.written),
     }
@@ -94,7 +96,7 @@ def of_data(parameters: dict) -> dict:
 
 def digest(notebook: Path) -> str:
     """Changes when the notebook, the package or a requirement does."""
-    package = [path for path in (ROOT / "calib_utils").rglob("*") if path.suffix in (".py", ".mplstyle")]
+    package = [path for path in (ROOT / "calib_utils").rglob("*") if path.suffix in (".py", ".json", ".mplstyle")]
     sources = [notebook, *sorted(package), *sorted(ROOT.glob("requirements*.txt"))]
     parts = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sources]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -55,10 +55,11 @@ class Outcome:
 
 
 class Plan(NamedTuple):
-    """CACHED, RESUMED or ANEW, and the seconds that the last run took which was anew, if that is known."""
+    """CACHED, RESUMED or ANEW; the seconds that the last run took which was anew, if known; the last manifest."""
 
     how: str
     seconds_anew: float | None
+    last: dict
 
 
 def find_notebooks(only: list[str] | None = None) -> list[Path]:
@@ -147,7 +148,7 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
     parameters = parameters_of(notebook, profile, overrides)
     output = (output or default_output(profile)).resolve()
     full = resolved(notebook, parameters)
-    folders = sorted({output, ROOT / full.get("figures", "figures")})
+    folders = sorted({output, (ROOT / full.get("figures", "figures")).resolve()})
     with contextlib.ExitStack() as stack:
         for folder in folders:
             stack.enter_context(_alone(folder / f".{notebook.stem}.lock"))
@@ -176,6 +177,8 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
             raise
         else:
             about |= {"state": COMPLETE, **told}
+            if known.how == CACHED:  # the numbers are still those of the threads and the processor that made them
+                about |= {name: known.last[name] for name in ("device", "processor", "threads") if name in known.last}
         finally:
             seconds = time.monotonic() - started
             about["seconds"] = round(seconds, 1)
@@ -215,7 +218,8 @@ def _execute(notebook: Path, parameters: Mapping[str, object], output: Path) -> 
     completion.unlink(missing_ok=True)
     try:
         with (
-            tempfile.TemporaryDirectory() as scratch,
+            # The name of a socket has room for about 100 characters.
+            tempfile.TemporaryDirectory(dir="/tmp" if len(tempfile.gettempdir()) > 75 else None) as scratch,
             _environment(
                 {
                     _COMPLETION: str(completion),
@@ -280,10 +284,10 @@ def plan(notebook: Path, profile: str, overrides: Mapping[str, object], output: 
         if found and found["parameters"] == parameters:
             now = (manifest.digest(notebook), manifest.of_environment(), manifest.of_data(parameters))
             same = found is last and now == tuple(found[name] for name in ("digest", "versions", "data"))
-            same &= (ROOT / parameters.get("runs", "")).is_dir()
+            same &= not found.get("models") or (ROOT / parameters.get("runs", "") / "records").is_dir()
             how = ANEW if not same else CACHED if found["state"] == COMPLETE else RESUMED
-            return Plan(how, found.get("seconds_anew"))
-    return Plan(ANEW, None)
+            return Plan(how, found.get("seconds_anew"), found)
+    return Plan(ANEW, None, {})
 
 
 def complete(notebook: str) -> None:

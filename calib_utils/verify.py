@@ -89,5 +89,8 @@ def same_class(first: dict, second: dict) -> bool:
         machine = [manifest.get(name) for name in ("device", "processor", "threads")]
         return *machine, *(manifest["versions"].get(name) for name in ("torch", "transformers"))
 
-    before, after = ({about["model"]: about["dtype"] for about in manifest["models"]} for manifest in (first, second))
-    return told(first) == told(second) and all(after.get(name, dtype) == dtype for name, dtype in before.items())
+    def dtypes(manifest: dict, name: str) -> set:
+        return {about["dtype"] for about in manifest["models"] if about["model"] == name}
+
+    both = {about["model"] for about in first["models"]} & {about["model"] for about in second["models"]}
+    return told(first) == told(second) and all(dtypes(first, name) & dtypes(second, name) for name in both)

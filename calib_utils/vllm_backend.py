@@ -58,7 +58,7 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
     """`models.load` into vLLM: the same names, dtypes and fingerprints.
 
     `options` go to `vllm.LLM` (`tensor_parallel_size`, `gpu_memory_utilization`, `max_model_len`, ...), and as a part
-    of `backend` into every record: draws of a quantized engine are not those of another one.
+    of `backend` into every record, but for the share of memory: draws of a quantized engine are not those of another.
 
     Raises
     ------
@@ -86,7 +86,13 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
             f"device={current_platform.device_type!r}, or install the build for {where.type!r}"
         )
     torch_dtype = models.resolve_dtype(dtype, where)
-    given = json.dumps(options, sort_keys=True, default=str) if options else ""
+    try:
+        given = {name: value for name, value in options.items() if name != "gpu_memory_utilization"}
+        given = json.dumps(given, sort_keys=True) if given else ""
+    except TypeError as error:
+        raise ModelError(
+            f"options {options} cannot be told in a record ({error}); give text, numbers, lists"
+        ) from error
     source, revision = models.find(name_or_path)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False).get_text_config()

@@ -86,7 +86,7 @@ def test_every_gpu_gets_its_own_notebook(monkeypatch):
 @pytest.mark.parametrize(("how", "jobs"), [("from cache", 2), ("anew", 1)])
 def test_two_at_once_only_where_nothing_is_computed(monkeypatch, how, jobs):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    plans = iter([("from cache", 9.0), (how, 9.0)])
+    plans = iter([runner.Plan("from cache", 9.0, {}), runner.Plan(how, 9.0, {})])
     monkeypatch.setattr(runner, "plan", lambda *_: next(plans))
     found = []
     monkeypatch.setattr(batch, "run", lambda pending, at_once, tell: found.append((len(pending), at_once)) or [])

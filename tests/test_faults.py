@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import resource
+import tempfile
 
 import nbformat
 import pandas as pd
@@ -115,6 +116,7 @@ def test_a_run_writes_its_folders_and_nothing_else(tmp_path, monkeypatch):
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     about = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     cells = [
         nbformat.v4.new_code_cell("profile: str = 'cpu'  # help", metadata={"tags": ["parameters"]}),

@@ -3,9 +3,12 @@
 import ast
 import csv
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
@@ -169,6 +172,37 @@ def test_a_kernel_that_is_killed_is_reported(tmp_path, monkeypatch):
     assert "ended from outside" in json.loads((tmp_path / "out" / "99_manifest.json").read_text())["state"]
 
 
+def alone(path):
+    """A notebook of `fake` by the command line, in a process of its own."""
+    program = (
+        "import sys, pathlib; from calib_utils import cli, runner; path = pathlib.Path(sys.argv[1])\n"
+        "runner.profile_parameters = lambda profile, _, declared: {'profile': profile}\n"
+        "runner.find_notebooks = lambda _: [path]; runner.ROOT = path.parent\n"
+        "sys.exit(cli.main(['run', '--here', '--output', str(path.parent / path.stem)]))"
+    )
+    return subprocess.Popen([sys.executable, "-c", program, str(path)], cwd=path.parent)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_ends_its_kernel_and_says_so(how, tmp_path, monkeypatch):
+    at = tmp_path / "kernel"
+    begin = f"import os, pathlib, time; pathlib.Path({str(at)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    process = alone(fake(tmp_path, monkeypatch, begin))
+    try:
+        while not (at.exists() and at.read_text()):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(how)
+        process.send_signal(how)  # as a terminal and the parent do
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+    made = json.loads((tmp_path / "figures" / "99_manifest.json").read_text())
+    assert made["state"].startswith("stopped by KeyboardInterrupt")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(at.read_text()), 0)
+
+
 def test_two_notebooks_run_at_once(tmp_path, monkeypatch):
     """Each waits until the other has begun: two kernels that took each other's sockets would never answer."""
     paths = []
@@ -176,17 +210,16 @@ def test_two_notebooks_run_at_once(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         meet = (
             f"import pathlib, time\nat = pathlib.Path({str(tmp_path)!r}); (at / 'began-{name}').touch()\n"
-            f"while not (at / 'began-{other}').exists(): time.sleep(0.1)"
+            f"while not (at / 'began-{other}').exists(): time.sleep(0.1); assert time.time() < {time.time() + 90}"
         )
         path = fake(tmp_path / name, monkeypatch, meet, "from calib_utils import runner; runner.complete('x')")
         paths.append(path.rename(tmp_path / f"99_{name}.ipynb"))
-    program = (
-        "import sys, pathlib; from calib_utils import runner; path = pathlib.Path(sys.argv[1])\n"
-        "runner.profile_parameters = lambda profile, _, declared: {'profile': profile}\n"
-        "runner.ROOT = path.parent; runner.run(path, 'cpu', {}, path.parent / path.stem)"
-    )
-    started = [subprocess.Popen([sys.executable, "-c", program, str(path)], cwd=tmp_path) for path in paths]
-    assert [process.wait(120) for process in started] == [0, 0]
+    started = [alone(path) for path in paths]
+    try:
+        assert [process.wait(120) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
 
 
 def test_a_manifest_says_how_a_run_stands(tmp_path, monkeypatch):
@@ -204,7 +237,7 @@ def test_a_manifest_says_how_a_run_stands(tmp_path, monkeypatch):
     assert again["started"] >= first["started"] and again["seconds_anew"] == first["seconds"]
     at.write_text(json.dumps({**again, "state": "running"}))  # killed
     (tmp_path / "out" / "99_manifest.json").write_text(at.read_text())
-    assert runner.plan(path, "cpu", {}, tmp_path / "out") == (runner.RESUMED, first["seconds"])
+    assert runner.plan(path, "cpu", {}, tmp_path / "out")[:2] == (runner.RESUMED, first["seconds"])
 
 
 def test_two_runs_of_one_notebook_take_turns(tmp_path, monkeypatch):

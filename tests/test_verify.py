@@ -99,4 +99,6 @@ def test_the_device_class_decides_what_is_promised():
     assert not verify.same_class(about, {**about, "models": [{"model": "m", "dtype": "float32"}]})
     assert not verify.same_class(about, {**about, "versions": {"torch": "3"}})
     assert not verify.same_class(about, {**about, "threads": 64})
-    assert verify.same_class({**about, "models": [*about["models"], {"model": "trained", "dtype": "float32"}]}, about)
+    more = [{"model": "m", "dtype": "float32"}, {"model": "trained", "dtype": "float32"}]  # while training
+    assert verify.same_class({**about, "models": [*more, *about["models"]]}, about)
+    assert verify.same_class(about, {**about, "models": [*about["models"], *more]})
