@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -318,9 +318,12 @@ _SIGNED = {"overconfidence", "brier_within_bins_10"}
 _UNBOUNDED = {"log_loss"}
 
 
+@lru_cache(maxsize=4)
 def resample_counts(n: int, n_boot: int, seed: int) -> np.ndarray:
-    """(n_boot, n) bootstrap counts: n draws with replacement per row."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_boot).astype(float)
+    """(n_boot, n) bootstrap counts: n draws with replacement per row. Read-only: callers share it."""
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_boot).astype(float)
+    counts.flags.writeable = False
+    return counts
 
 
 def evaluate(confidence, correct, metric: str = "smece", n_boot: int = 1000, seed: int = 0) -> Estimate:

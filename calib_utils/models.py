@@ -12,14 +12,20 @@ import platform
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock
 from huggingface_hub import try_to_load_from_cache
 from platformdirs import user_cache_dir
+from safetensors import SafetensorError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -74,40 +80,51 @@ class ModelError(RuntimeError):
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A loaded model with what a record needs to know about it.
+    """A model with what a record needs to know about it. Weights and tokenizer are read when first asked for:
+    records that are there already need neither.
 
     Attributes
     ----------
-    model : transformers.PreTrainedModel in evaluation mode.
-    tokenizer : its tokenizer.
     name : the name it was asked for by.
     fingerprint : 16 hex digits that change when weights, configuration, tokenizer or adapter change.
+    dtype : name of the parameters' dtype, such as ``"bfloat16"``.
+    device : what holds the parameters.
+    read_model, read_tokenizer : read what `model` and `tokenizer` hold; ModelError if that is damaged.
+    backend : what computes: ``"transformers"``, or another one's name and version.
     """
 
-    model: torch.nn.Module
-    tokenizer: object
     name: str
     fingerprint: str
+    dtype: str
+    device: torch.device
+    read_model: Callable[[], torch.nn.Module]
+    read_tokenizer: Callable[[], PreTrainedTokenizerBase]
+    backend: str = "transformers"
 
-    @property
-    def backend(self) -> str:
-        """What computes: `"transformers"`, or another one's name and version."""
-        return "transformers"
+    @classmethod
+    def of(cls, model: torch.nn.Module, tokenizer, name: str, fingerprint: str) -> LanguageModel:
+        """A model that is in memory already."""
+        return cls(name, fingerprint, dtype_name(model.dtype), model.device, lambda: model, lambda: tokenizer)
 
-    @property
-    def dtype(self) -> str:
-        """Name of the parameters' dtype, such as ``"bfloat16"``."""
-        return str(self.model.dtype).removeprefix("torch.")
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        """transformers.PreTrainedModel in evaluation mode, without gradients."""
+        return self.read_model()
 
-    @property
-    def device(self) -> torch.device:
-        """Device that holds the parameters."""
-        return self.model.device
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer."""
+        return self.read_tokenizer()
 
-    @property
+    @cached_property
     def eos_ids(self) -> frozenset[int]:
         """Token ids that end a completion, from the generation configuration and the tokenizer."""
         return end_ids(self.model.generation_config, self.tokenizer)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`"bfloat16"` for `torch.bfloat16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def end_ids(generation, tokens) -> frozenset[int]:
@@ -179,7 +196,7 @@ def load(
     backend: str = "transformers",
     **options,
 ) -> LanguageModel:
-    """Load a causal language model for sampling.
+    """A causal language model for sampling; it is looked up and named now, its weights are read when they are needed.
 
     Parameters
     ----------
@@ -195,7 +212,8 @@ def load(
 
     Raises
     ------
-    ModelError : weights missing, checksum wrong, a device that is not there, or vLLM asked for what it does not do.
+    ModelError : weights missing, checksum wrong, a device that is not there, or vLLM asked for what it does not do;
+        damaged weights when they are read.
     ValueError : unknown dtype or backend.
     """
     if backend == "vllm":
@@ -211,42 +229,75 @@ def load(
         raise ValueError(f"backend {backend!r} is unknown; use 'transformers' or 'vllm'")
     if options:
         raise ModelError(f"options {sorted(options)} are for backend='vllm'; leave them out")
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     where = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, where)
     source, revision = find(name_or_path)
-    safe = {"trust_remote_code": False, "revision": revision}
     try:
-        tokens = tokenizer(source, revision)
-        config = AutoConfig.from_pretrained(source, **safe).get_text_config()
-        # On CPU plain matrix products beat the fused kernel under tree masks; soft-capped scores need them.
-        capped = getattr(config, "attn_logit_softcapping", None) is not None
-        attention = "eager" if capped or where.type == "cpu" else "sdpa"
-        with without_bars():
-            model = AutoModelForCausalLM.from_pretrained(
-                source, dtype=torch_dtype, use_safetensors=True, attn_implementation=attention, **safe
-            )
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, revision=revision).get_text_config()
     except OSError as error:
-        raise ModelError(
-            f"model {name_or_path!r} could not be loaded: it is neither one of {list(BUNDLED)}, nor a folder with "
-            f"config.json, tokenizer and *.safetensors, nor a reachable hub id ({error})"
-        ) from error
-    known_by = fingerprint(source, revision)
+        raise not_found(name_or_path, error) from error
+    if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
+        raise not_found(name_or_path, "no *.safetensors in it")
+    # On CPU plain matrix products beat the fused kernel under tree masks; soft-capped scores need them.
+    capped = getattr(config, "attn_logit_softcapping", None) is not None
+    attention = "eager" if capped or where.type == "cpu" else "sdpa"
+    commit, known_by = commit_of(source, revision), fingerprint(source, revision)
+    folder = adapter and _adapter_folder(adapter)
+    if folder:
+        known_by = _digest(known_by, _digest_folder(folder, "adapter_*"))
+
+    def read_model():
+        try:
+            return _read_model(source, commit, attention, torch_dtype, folder).to(where).eval()
+        except (OSError, SafetensorError) as error:
+            raise not_found(name_or_path, error) from error
+
+    def read_tokenizer():
+        try:
+            return tokenizer(source, commit)
+        except OSError as error:
+            raise not_found(name_or_path, error) from error
+
+    lm = LanguageModel(name_or_path, known_by, dtype_name(torch_dtype), where, read_model, read_tokenizer)
+    return lm if adapter or (Path(source).parent / "stage.json").exists() else _noted(lm)
+
+
+def not_found(name_or_path: str, reason: object) -> ModelError:
+    """The error for a name that stands for no usable model."""
+    return ModelError(
+        f"model {name_or_path!r} could not be loaded: it is neither one of {list(BUNDLED)}, nor a folder with "
+        f"config.json, tokenizer and *.safetensors, nor a reachable hub id ({reason})"
+    )
+
+
+def _adapter_folder(adapter: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    folder = Path(adapter)
+    return folder if folder.is_dir() else Path(snapshot_download(adapter, allow_patterns=["adapter_*"]))
+
+
+def _read_model(source: str, revision: str, attention: str, dtype: torch.dtype, adapter: Path | None):
+    from transformers import AutoModelForCausalLM
+
+    with without_bars():
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            dtype=dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
     if adapter is not None:
-        from huggingface_hub import snapshot_download
         from peft import PeftModel
 
-        folder = Path(adapter)
-        if not folder.is_dir():
-            folder = Path(snapshot_download(adapter, allow_patterns=["adapter_*"]))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # a name of transformers that peft still uses
-            model = PeftModel.from_pretrained(model, folder).merge_and_unload()
-        known_by = _digest(known_by, _digest_folder(folder, "adapter_*"))
-    model.requires_grad_(False)
-    lm = LanguageModel(model.to(where).eval(), tokens, name_or_path, known_by)
-    return lm if adapter or (Path(source).parent / "stage.json").exists() else _noted(lm)
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    return model.requires_grad_(False)
 
 
 def _noted(lm: LanguageModel) -> LanguageModel:
@@ -318,14 +369,21 @@ def _sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def commit_of(source: str, revision: str) -> str:
+    """The commit that a hub id's revision stood for when its configuration was read; of a folder the revision."""
+    if Path(source).is_dir():
+        return revision
+    config = try_to_load_from_cache(source, "config.json", revision=revision)
+    if not isinstance(config, str):
+        raise ModelError(f"model {source!r} has no resolved commit; download it to a folder and load that")
+    return Path(config).parent.name  # of the cache's layout: snapshots/COMMIT/config.json
+
+
 def fingerprint(source: str, revision: str) -> str:
     """Folder: hash of the files' contents; hub id: the resolved commit."""
     folder = Path(source)
     if not folder.is_dir():
-        config = try_to_load_from_cache(source, "config.json", revision=revision)
-        if not isinstance(config, str):
-            raise ModelError(f"model {source!r} has no resolved commit; download it to a folder and load that")
-        return _digest(source, Path(config).parent.name)  # of the cache's layout: snapshots/COMMIT/config.json
+        return _digest(source, commit_of(source, revision))
     conversion = folder / "conversion.json"
     if conversion.exists():  # our own conversion: checked when it was made
         return _digest(conversion.read_text())
@@ -411,9 +469,12 @@ def _convert(bundled: Bundled, parts: list[Path], target: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
+version = lru_cache(importlib.metadata.version)  # reads a file every time
+
+
 def describe(lm: LanguageModel) -> dict[str, str]:
     """Provenance of a loaded model: name, fingerprint, dtype, device and library versions."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    versions = {name: version(name) for name in ("torch", "transformers")}
     if lm.backend != "transformers":
         versions["backend"] = lm.backend
     return {

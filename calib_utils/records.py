@@ -104,7 +104,6 @@ def collect(
         _digest([_VERSION, decisive, prompt.shared, prompt.own, prompt.chat, question.id])
         for question, prompt in zip(questions, prompts, strict=True)
     ]
-    references = [reference_ids(lm, prompt, question) for prompt, question in zip(prompts, questions, strict=True)]
     known = _known(home)
     if not known.keys() >= set(keys):
         with _alone(home):
@@ -122,17 +121,26 @@ def collect(
                     chunk = missing[start : start + chunk_size]
                     drawn = sample(lm, [prompts[i] for i in chunk], config, max_rows)
                     rows = [
-                        Record(questions[i], tuple(completions), references[i], condition, keys[i])
+                        Record(
+                            questions[i],
+                            tuple(completions),
+                            reference_ids(lm, prompts[i], questions[i]),
+                            condition,
+                            keys[i],
+                        )
                         for i, completions in zip(chunk, drawn, strict=True)
                     ]
                     _write(rows, [prompts[i] for i in chunk], home)
                     known.update((row.key, row) for row in rows)
                     bar.update(len(chunk))
-    # The draws are kept; what is known about the question (aliases, say) is as given now.
-    return [
-        replace(known[key], question=question, reference_ids=reference)
-        for key, question, reference in zip(keys, questions, references, strict=True)
-    ]
+    return [_as_asked(lm, known[key], *asked) for key, *asked in zip(keys, prompts, questions, strict=True)]
+
+
+def _as_asked(lm: LanguageModel, record: Record, prompt: Prompt, question: Question) -> Record:
+    """The draws as they were kept, with what is known about the question now (its aliases, say)."""
+    same = record.question.answer == question.answer
+    reference = record.reference_ids if same else reference_ids(lm, prompt, question)
+    return replace(record, question=question, reference_ids=reference)
 
 
 def _known(home: Path) -> dict[str, Record]:

@@ -25,6 +25,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +111,7 @@ def canonical(response: Response, question: Question) -> str:
     return canonical_text(response.text)
 
 
+@lru_cache(maxsize=2**16)
 def canonical_text(text: str) -> str:
     """The form in which two spellings of one answer agree.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
@@ -264,7 +263,7 @@ def _window(stage: Stage, questions: Sequence[Question]) -> Sequence[Question]:
 
 
 def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("trl", "peft", "transformers", "torch")}
+    return {name: models.version(name) for name in ("trl", "peft", "transformers", "torch")}
 
 
 def _digest(*parts) -> str:
@@ -546,7 +545,7 @@ def _rollout(stage: Stage, base: LanguageModel, asked: Sequence[Prompt]):
     def rollout(texts: list[str], trainer) -> dict:
         policy = trainer.accelerator.unwrap_model(trainer.model)
         policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
-        lm = replace(base, model=policy)
+        lm = LanguageModel.of(policy, base.tokenizer, base.name, base.fingerprint)
         size = trainer.num_generations
         seed = stage.seed * 1_000_003 + trainer.state.global_step
         config = SamplingConfig(size, 1.0, trainer.max_completion_length, prompts.STOP, seed)

@@ -11,9 +11,9 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import torch
 
 from calib_utils import models
 from calib_utils.models import LanguageModel, ModelError, encode
@@ -26,32 +26,12 @@ LENGTH = 4096  # most tokens of prompt and completion, unless `max_model_len` sa
 class Engine(LanguageModel):
     """A model in vLLM: `model` is a `vllm.LLM`, and there are no weights to train or to read logits from."""
 
-    torch_dtype: torch.dtype
-    where: torch.device
-    end_ids: frozenset[int]
-    options: str
+    generation: object | None = None  # the model's generation configuration, if it has one
 
-    @property
-    def backend(self) -> str:
-        """What draws: name, version, and the options it was loaded with."""
-        import vllm
-
-        return f"vllm {vllm.__version__} {self.options}".strip()
-
-    @property
-    def dtype(self) -> str:
-        """Name of the weights' dtype."""
-        return str(self.torch_dtype).removeprefix("torch.")
-
-    @property
-    def device(self) -> torch.device:
-        """Device that the engine runs on."""
-        return self.where
-
-    @property
+    @cached_property
     def eos_ids(self) -> frozenset[int]:
         """Token ids that end a completion."""
-        return self.end_ids
+        return models.end_ids(self.generation, self.tokenizer)
 
 
 def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options) -> Engine:
@@ -62,11 +42,11 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
 
     Raises
     ------
-    ModelError : vLLM is not installed or built for another device, the model cannot be loaded, or a single device of
-        several is asked for.
+    ModelError : vLLM is not installed or built for another device, the model cannot be found (or, when it is needed,
+        loaded), or a single device of several is asked for.
     """
     try:
-        from vllm import LLM
+        import vllm
         from vllm.platforms import current_platform
     except ImportError as error:
         raise ModelError(
@@ -96,37 +76,43 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
     source, revision = models.find(name_or_path)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False).get_text_config()
-        length = options.pop("max_model_len", min(getattr(config, "max_position_embeddings", LENGTH), LENGTH))
-        if where.type == "cpu":  # a prompt in parts would rewind its generator, which vLLM cannot do on a CPU
-            options = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(length, 2048), **options}
-        llm = LLM(
-            model=source,
-            revision=revision,
-            tokenizer_revision=revision,
-            dtype=str(torch_dtype).removeprefix("torch."),
-            load_format="safetensors",
-            trust_remote_code=False,
-            generation_config="vllm",  # no top-k or top-p from the model's own defaults
-            logprobs_mode="processed_logprobs",  # of the distribution that is drawn from
-            max_model_len=length,
-            **options,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"vLLM could not load {name_or_path!r} as {torch_dtype}: {error}") from error
-    tokenizer = models.tokenizer(source, revision)
+    except OSError as error:
+        raise models.not_found(name_or_path, error) from error
+    commit = models.commit_of(source, revision)
     try:
-        generation = GenerationConfig.from_pretrained(source, revision=revision)
+        generation = GenerationConfig.from_pretrained(source, revision=commit)
     except OSError:
         generation = None
+    length = options.pop("max_model_len", min(getattr(config, "max_position_embeddings", LENGTH), LENGTH))
+    if where.type == "cpu":  # a prompt in parts would rewind its generator, which vLLM cannot do on a CPU
+        options = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(length, 2048), **options}
+
+    def read_model():
+        try:
+            return vllm.LLM(
+                model=source,
+                revision=commit,
+                tokenizer_revision=commit,
+                dtype=models.dtype_name(torch_dtype),
+                load_format="safetensors",
+                trust_remote_code=False,
+                generation_config="vllm",  # no top-k or top-p from the model's own defaults
+                logprobs_mode="processed_logprobs",  # of the distribution that is drawn from
+                max_model_len=length,
+                **options,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelError(f"vLLM could not load {name_or_path!r} as {torch_dtype}: {error}") from error
+
     return Engine(
-        llm,
-        tokenizer,
         name_or_path,
         models.fingerprint(source, revision),
-        torch_dtype,
+        models.dtype_name(torch_dtype),
         where,
-        models.end_ids(generation, tokenizer),
-        given,
+        read_model,
+        lambda: models.tokenizer(source, commit),
+        f"vllm {vllm.__version__} {given}".strip(),
+        generation,
     )
 
 

@@ -61,7 +61,7 @@ def tiny_model(kind: str = "llama", seed: int = 0, scale: float = 1.0) -> Langua
             parameter.normal_(std=0.3)
         model.get_output_embeddings().weight.mul_(scale)
     model.requires_grad_(False)
-    return LanguageModel(model.float().eval(), tiny_tokenizer(), f"tiny-{kind}", f"tiny-{kind}-{seed}-{scale}")
+    return LanguageModel.of(model.float().eval(), tiny_tokenizer(), f"tiny-{kind}", f"tiny-{kind}-{seed}-{scale}")
 
 
 @pytest.fixture(params=["llama", "gemma", "mistral"])

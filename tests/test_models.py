@@ -65,6 +65,14 @@ def test_pickled_weights_are_refused(folder):
         load(str(folder), device="cpu")
 
 
+def test_damaged_weights_are_named_when_they_are_read(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    lm = load(str(folder), device="cpu")
+    with pytest.raises(ModelError, match=r"could not be loaded.*safetensors"):
+        _ = lm.model
+
+
 def test_unknown_names_dtypes_and_devices_are_errors(folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="neither one of"):

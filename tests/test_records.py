@@ -57,6 +57,25 @@ def test_a_rerun_samples_nothing_and_more_questions_only_the_new_ones(tmp_path, 
     assert gather(tmp_path)[:4] == first and sum(calls) == 3
 
 
+def test_records_that_are_there_need_neither_weights_nor_tokenizer(tmp_path):
+    first = gather(tmp_path)
+
+    def never():
+        raise AssertionError("read")
+
+    named = replace(tiny_model(), read_model=never, read_tokenizer=never)
+    assert gather(tmp_path, named) == first
+    with pytest.raises(AssertionError, match="read"):
+        gather(tmp_path, named, SamplingConfig(21, 1.0, 3, ("#",)))
+
+
+def test_a_reference_that_changed_is_tokenized_anew(tmp_path):
+    gather(tmp_path)
+    changed = [replace(question, answer="two", choices=None) for question in QUESTIONS]
+    records = collect(tiny_model(), changed, PROMPTS, CONFIG, tmp_path, "concise", progress=False)
+    assert {record.reference_ids for record in records} == {(10,)}
+
+
 def test_a_run_that_lacked_memory_goes_on_with_fewer_rows(tmp_path, monkeypatch):
     before = gather(tmp_path)
     calls = counting(monkeypatch)

@@ -287,7 +287,7 @@ def test_completions_without_tokens_are_refused(base, monkeypatch, tmp_path):
             return self.tokenizer(text.replace("green", ""), **options)
 
     with pytest.raises(TrainingError, match=r"the completion of .* has no tokens: ' green'"):
-        run(SFT, replace(base, tokenizer=Forgetful(base.tokenizer)), tmp_path)
+        run(SFT, replace(base, read_tokenizer=lambda: Forgetful(base.tokenizer)), tmp_path)
 
 
 def test_the_reward_is_verified_by_the_collapse_function():
