@@ -111,6 +111,9 @@ def _run_several(notebooks, options) -> int:
     ]
     redraw = all(plan.how == runner.CACHED for plan in plans.values())
     jobs = min(options.jobs or batch.slots(redraw), len(pending))
+    if jobs > 1:  # the longest first: otherwise one of them is left to end alone
+        longest = {path.stem: plan.seconds_anew or 0 for path, plan in plans.items()}
+        pending.sort(key=lambda job: -longest[job.notebook])
     try:
         failed = batch.run(pending, jobs, lambda line: print(line, flush=True))
     except KeyboardInterrupt:

@@ -214,7 +214,8 @@ def smece(confidence, correct, weights):
         if sigma < _FINEST:
             return _smoothed_finely(confidence, residual[rows], weights[rows], sigma)
         smoother = _smoother(sigma, used)
-        return np.abs(sums[rows] @ smoother).sum(axis=1) / (counts[rows] @ smoother + 1e-4).sum(axis=1)
+        mass = counts[rows] @ smoother.sum(axis=1) + 1e-4 * smoother.shape[1]
+        return np.abs(sums[rows] @ smoother).sum(axis=1) / mass
 
     def each(sigmas, rows):
         values = np.empty(len(rows))
@@ -266,21 +267,25 @@ def _to_grid(confidence, grid_size: int) -> csr_array:
 def _smoother(sigma: float, used: np.ndarray, n_points: int | None = None) -> np.ndarray:
     """(used, points): reflected Gaussian smoothing of points of the grid, read at equally spaced points in [0, 1]."""
     last = _GRID - 1
+    reach = last // 2  # the kernel's support is half the grid on either side
     kernel = relplot.kernels.ReflectedGaussianKernel(sigma).kernel_ev(_GRID)
-    table = np.zeros(4 * last + 1)  # kernel by lag, 0 beyond its support of half the grid
-    table[2 * last - last // 2 : 2 * last + last // 2 + 1] = kernel
+    direct, reflected = np.zeros((2, 2 * last + 1))  # by source - target + last; by source + target
+    direct[last - reach : last + reach + 1] = kernel
+    reflected[: reach + 1], reflected[2 * last - reach :] = kernel[reach::-1], kernel[: reach - 1 : -1]
     points = np.linspace(0, 1, n_points or max(round(10 / sigma), relplot.config.smECE_mesh_pts))
     left = np.clip((points * last).astype(int), 0, last - 1)
     part = points * last - left
-    source = used[:, None]
+    lag, total = used[:, None] - left + last - 1, used[:, None] + left
+    ends = (used == 0) | (used == last)  # these are their own reflection
 
-    def smoothed_at(target):
-        inside = table[source - target + 2 * last]
-        at_zero = np.where(source > 0, table[-source - target + 2 * last], 0)
-        at_one = np.where(source < last, table[4 * last - source - target], 0)
-        return inside + at_zero + at_one
+    def smoothed_at(direct, reflected, share):
+        found, twin = direct.take(lag, mode="clip"), reflected.take(total, mode="clip")
+        twin[ends] = 0
+        found += twin
+        found *= share
+        return found
 
-    return smoothed_at(left) * (1 - part) + smoothed_at(left + 1) * part
+    return smoothed_at(direct[1:], reflected[:-1], 1 - part) + smoothed_at(direct[:-1], reflected[1:], part)
 
 
 @dataclass(frozen=True)
