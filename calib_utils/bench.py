@@ -190,7 +190,8 @@ def family(device: str = "auto", rounds: int = 3, steps: int = 60, batch_size: i
     """
     from calib_utils import models, semantics
     from calib_utils.family import ROW, Shape, untrained
-    from calib_utils.training import Stage, train
+    from calib_utils.stages import Stage
+    from calib_utils.training import train
 
     questions, found = load_questions("facts", "train", n=500, seed=0), {}
     stage = Stage("pretrain", 10 + steps, 1.5e-3, n_questions=500, batch_size=batch_size, lora_rank=0)

@@ -1,6 +1,6 @@
 """A family of small language models trained from scratch on the facts: corpus, tokenizer, shapes, untrained weights.
 
-Training itself is a `training.Stage("pretrain")`, which starts from the untrained weights made here.
+Training itself is a `stages.Stage("pretrain")`, which starts from the untrained weights made here.
 """
 
 from __future__ import annotations

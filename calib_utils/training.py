@@ -6,20 +6,18 @@ import contextlib
 import gc
 import hashlib
 import json
-import math
 import os
 import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from tqdm import tqdm
-from transformers import PrinterCallback, TrainerCallback
 
 from calib_utils import family, files, models, prompts
 from calib_utils.data import DataError, Question
@@ -28,128 +26,13 @@ from calib_utils.models import LanguageModel
 from calib_utils.records import Record, collect, reference_ids
 from calib_utils.sampling import Prompt, SamplingConfig, sample
 from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribution, classes, right_class
+from calib_utils.stages import PAIRED, Stage, TrainingError
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 _VERSION = 1  # part of every key: change it when the same stage would train differently
 _DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
-METHODS = ("pretrain", "sft", "dpo", "catto", "grpo", "cft")
-_PAIRED = ("dpo", "catto")
-REJECTED = ("samples", "distractors")
-SCHEDULES = ("constant", "linear")
-
-
-class TrainingError(RuntimeError):
-    """A stage cannot be trained, or its training went wrong; the message names the value and the remedy."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of a lineage, as data. The parent is what it starts from; None is the base model.
-
-    Attributes
-    ----------
-    method : ``"pretrain"``, causal language modelling on `family.documents` of the questions, all weights from a
-        random start (`family.untrained`), in rows of packed tokens; ``"sft"``, cross-entropy on reference answers;
-        ``"dpo"``, direct preference optimisation of the reference over a wrong answer (Rafailov et al., 2023);
-        ``"catto"``, DPO with the calibration term of `CATTOConfig`; ``"grpo"``, group-relative policy optimisation
-        (Shao et al., 2024; trl's default normalisation) with reward [B(answer) = B(reference)]; ``"cft"``,
-        cross-entropy on the right one of a question's options, with RCFT's term where `options` say so (`CFTConfig`).
-    steps : optimisation steps: the strength.
-    learning_rate : of AdamW, at the start.
-    parent : the stage before this one.
-    parent_step : which of its kept steps this one starts from; None is its last.
-    first, n_questions : the window of the training questions that it sees: the data size.
-    batch_size : questions in a step; of ``"pretrain"`` rows.
-    beta : weight of the KL penalty towards the parent (DPO: its inverse temperature); unused by SFT.
-    rejected : DPO and CATTO only: ``"samples"``, wrong answers drawn from the parent itself, or ``"distractors"``,
-        options of the multiple-choice form.
-    group_size : GRPO only: answers drawn per question and step.
-    undecided : GRPO only: leave out questions that the parent answers always rightly or always wrongly.
-    keep : earlier steps whose weights are kept too, for curves against strength.
-    schedule : ``"constant"``, so that a kept step is what a shorter run would end with, or ``"linear"``, decaying
-        to 0, which ends less noisily.
-    lora_rank : rank of the LoRA adapter on all linear layers; 0 trains all weights.
-    options : further settings of the trainer's configuration (`trl.DPOConfig`, `CATTOConfig`, ...), as pairs of name
-        and value: ``(("loss_type", ["sigmoid", "sft"]),)``.
-    style : answer style of `prompts.STYLES`: what a reference answer looks like, and how long a drawn one may get.
-    seed : order of the questions, initial adapter, draws.
-    """
-
-    method: str
-    steps: int
-    learning_rate: float
-    parent: Stage | None = None
-    parent_step: int | None = None
-    first: int = 0
-    n_questions: int = 320
-    batch_size: int = 8
-    beta: float = 0.1
-    rejected: str = "samples"
-    group_size: int = 8
-    undecided: bool = True
-    keep: tuple[int, ...] = ()
-    schedule: str = "constant"
-    lora_rank: int = 16
-    options: tuple[tuple[str, object], ...] = ()
-    style: str = "concise"
-    seed: int = 0
-
-    @property
-    def draws(self) -> bool:
-        """Whether the parent's draws are needed to make its training data."""
-        return (self.method in _PAIRED and self.rejected == "samples") or (self.method == "grpo" and self.undecided)
-
-    @property
-    def kept(self) -> tuple[int, ...]:
-        """The steps whose weights are kept, the last one among them."""
-        return (*self.keep, self.steps)
-
-    def with_seed(self, seed: int, before: int | None = None) -> Stage:
-        """The same lineage with another seed: this stage, and all before it, which take `before` if it is given."""
-        first = seed if before is None else before
-        return replace(self, seed=seed, parent=self.parent and self.parent.with_seed(first))
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}; use one of {METHODS}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule is {self.schedule!r}; use one of {SCHEDULES}")
-        if self.rejected not in REJECTED:
-            raise ValueError(f"rejected is {self.rejected!r}; use one of {REJECTED}")
-        if self.style not in prompts.STYLES:
-            raise ValueError(f"style is {self.style!r}; use one of {sorted(prompts.STYLES)}")
-        if self.rejected == "distractors" and self.style != "concise":
-            raise ValueError(f"distractors are concise answers; with style {self.style!r} use rejected='samples'")
-        for name in ("steps", "n_questions", "batch_size", "group_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.method == "grpo" and self.group_size < 2:
-            raise ValueError("group_size is 1; a group-relative advantage needs at least 2 answers a question")
-        if not (self.learning_rate > 0 and self.beta >= 0 and self.lora_rank >= 0 and self.first >= 0):
-            raise ValueError(f"learning_rate must be positive, beta, lora_rank and first not negative: {self}")
-        above = self.parent.lora_rank if self.parent else 0
-        if above and self.lora_rank and above != self.lora_rank:
-            raise ValueError(f"lora_rank is {self.lora_rank}, but the parent's adapter, which goes on, has {above}")
-        if self.parent_step is not None and self.parent_step not in (self.parent.kept if self.parent else ()):
-            raise ValueError(
-                f"parent_step is {self.parent_step}; the parent keeps {self.parent and self.parent.kept}"
-            )
-        if not all(0 < step < self.steps for step in self.keep):
-            raise ValueError(f"keep is {self.keep}; its steps must lie between 0 and steps = {self.steps}")
-
-
-def label_smoothed(epsilon: float) -> tuple[tuple[str, object], ...]:
-    """`Stage.options` of DPO with label smoothing (cDPO): -(1 - epsilon) log sigmoid(h) - epsilon log sigmoid(-h).
-
-    h is beta times the difference of the log-ratios (Mitchell, 2023, a note on DPO with noisy preferences). trl's
-    loss `robust` is ((1 - epsilon) A - epsilon B) / (1 - 2 epsilon) of the same two terms A and B, so that
-    2 (1 - epsilon) A - (1 - 2 epsilon) robust is cDPO; `sigmoid` alone ignores `label_smoothing`.
-
-    Raises ValueError outside 0 <= epsilon < 0.5.
-    """
-    if not 0 <= epsilon < 0.5:
-        raise ValueError(f"epsilon is {epsilon}; it must lie in [0, 0.5)")
-    weights = [2 * (1 - epsilon), -(1 - 2 * epsilon)]
-    return ("label_smoothing", epsilon), ("loss_type", ["sigmoid", "robust"]), ("loss_weights", weights)
 
 
 @dataclass(frozen=True)
@@ -423,16 +306,18 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress, callbacks)
     """Train in a working folder next to the final one, resuming where it stopped, and move it there."""
     from datasets import Dataset, disable_progress_bars
 
+    from calib_utils.watch import Watch, last_checkpoint
+
     stage, work = done.stage, done.folder.with_suffix(".work")
     examples = _examples(stage, base, parent, own, asked, collapse, done.folder.parent, progress)
     disable_progress_bars()
-    watch = [_Watch(done, work, progress), *callbacks]
+    watch = [Watch(stage, work, progress), *callbacks]
     light = scored_head(compact=True) if base.device.type == "cpu" else contextlib.nullcontext()
     try:
         with light, _unnamed_data(), models.without_bars(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # names that trl and peft still use, pinned here
             trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
-            trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+            trainer.train(resume_from_checkpoint=last_checkpoint(work))
         log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row and row["step"] <= stage.steps])
     finally:  # trl ties the model to itself: only the collector frees it, and the next stage needs the room
         trainer = None
@@ -465,6 +350,7 @@ def _unnamed_data():
 
 def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path, callbacks: list[TrainerCallback]):
     import trl
+    from transformers import PrinterCallback
 
     from calib_utils.catto import CATTOConfig, CATTOTrainer
     from calib_utils.cft import CFTConfig, CFTTrainer
@@ -495,7 +381,7 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         trainer = trl.SFTTrainer(policy, args=trl.SFTConfig(**settings), **common)
     elif stage.method == "cft":
         trainer = CFTTrainer(policy, args=CFTConfig(**settings), **common)
-    elif stage.method in _PAIRED:
+    elif stage.method in PAIRED:
         reference = None if stage.lora_rank else _policy(stage, base, parent).requires_grad_(False)
         configure, build = (trl.DPOConfig, trl.DPOTrainer) if stage.method == "dpo" else (CATTOConfig, CATTOTrainer)
         trainer = build(policy, reference, args=configure(**settings, beta=stage.beta), **common)
@@ -560,62 +446,6 @@ def _rollout(stage: Stage, base: LanguageModel, asked: Sequence[Prompt]):
         return {"prompt_ids": ids, "completion_ids": answers, "logprobs": None}
 
     return rollout
-
-
-class _Watch(TrainerCallback):
-    """Progress, checkpoints at the kept steps and in between, and a stop when loss or gradient is not finite."""
-
-    _SHOWN = ("loss", "logps/chosen", "logps/rejected", "reward")
-
-    def __init__(self, done: Trained, work: Path, progress: bool) -> None:
-        self.work, self.stage, self.progress, self.bar = work, done.stage, progress, None
-        self.every = max(20, done.stage.steps // 5)
-
-    def on_train_begin(self, args, state, control, **_):
-        self.bar = tqdm(
-            total=self.stage.steps,
-            initial=state.global_step,
-            desc=self.stage.method,
-            unit="step",
-            mininterval=5,
-            disable=not self.progress,
-        )
-
-    def on_step_end(self, args, state, control, **_):
-        step = state.global_step
-        control.should_save = step in self.stage.keep or step == self.stage.steps or step % self.every == 0
-        self.bar.update(1)
-        return control
-
-    def on_log(self, args, state, control, logs=None, **_):
-        # A gradient that is not finite spoils the weights of this very step, before the loss can show it. In
-        # float16 the scaler skips such steps by itself.
-        watched = ("loss",) if args.fp16 else ("loss", "grad_norm")
-        wrong = {name: logs[name] for name in watched if not math.isfinite(float((logs or {}).get(name, 0)))}
-        for name, value in wrong.items():
-            last = _last_checkpoint(self.work)
-            raise TrainingError(
-                f"{self.stage.method} diverged at step {state.global_step}: the {name} is {value}. The last good "
-                f"weights are {last or 'those it started from'}; lower learning_rate (now {self.stage.learning_rate})"
-            )
-        shown = {name: f"{float(logs[name]):.3g}" for name in self._SHOWN if name in logs}
-        self.bar.set_postfix(shown, refresh=False)
-
-    def on_train_end(self, args, state, control, **_):
-        self.bar.close()
-
-
-def _last_checkpoint(work: Path) -> str | None:
-    """The newest complete checkpoint; the trainer's state is what it writes last."""
-    found = []
-    for folder in work.glob("checkpoint-*"):
-        try:
-            json.loads((folder / "trainer_state.json").read_text())
-        except (OSError, json.JSONDecodeError):
-            shutil.rmtree(folder)
-        else:
-            found.append(folder)
-    return str(max(found, key=lambda folder: int(folder.name.partition("-")[2]))) if found else None
 
 
 def _publish(done: Trained, work: Path, log: pd.DataFrame) -> None:

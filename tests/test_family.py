@@ -8,7 +8,7 @@ import pytest
 from calib_utils import data, family, metrics, models, prompts, semantics, training
 from calib_utils.data import DataError
 from calib_utils.family import Shape
-from calib_utils.training import Stage
+from calib_utils.stages import Stage
 
 TRAIN = data.load_questions("facts", "train")
 

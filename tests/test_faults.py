@@ -18,7 +18,7 @@ from calib_utils.data import Question
 from calib_utils.family import Shape
 from calib_utils.records import RecordError, collect, read
 from calib_utils.sampling import Prompt, SamplingConfig
-from calib_utils.training import Stage
+from calib_utils.stages import Stage
 
 WORDS = ["red", "blue", "green", "one", "two", "yes", "no"]
 TEXTS = [f"Q : {a} {b} {c} A :" for a in WORDS for b in WORDS for c in WORDS]

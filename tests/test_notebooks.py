@@ -19,7 +19,7 @@ from papermill import inspect_notebook
 from calib_utils import cli, family, lifecycle, models, runner, semantics, training
 from calib_utils.config import PROFILES, ROOT, ConfigError, PreferenceStudy, RunConfig, profile_parameters
 from calib_utils.data import load_questions
-from calib_utils.training import Stage
+from calib_utils.stages import Stage
 
 NOTEBOOKS = runner.find_notebooks()
 

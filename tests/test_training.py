@@ -6,11 +6,12 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from calib_utils import lm_head, models, semantics, training
+from calib_utils import lm_head, models, semantics, training, watch
 from calib_utils.data import DataError, Question
 from calib_utils.records import Record
 from calib_utils.sampling import Completion, Prompt
-from calib_utils.training import Stage, TrainingError, train
+from calib_utils.stages import Stage, TrainingError, label_smoothed
+from calib_utils.training import train
 
 COLOURS = ("red", "blue", "green")
 SFT = Stage("sft", steps=10, learning_rate=1e-2, n_questions=12, batch_size=4, keep=(5,), lora_rank=2)
@@ -133,19 +134,19 @@ def test_a_killed_run_resumes_to_the_same_weights(stage, base, tmp_path, monkeyp
     class Killed(BaseException):
         pass
 
-    original = training._Watch.on_step_end
+    original = watch.Watch.on_step_end
 
     def kill(self, args, state, control, **rest):
         if state.global_step == 8:
             raise Killed
         return original(self, args, state, control, **rest)
 
-    monkeypatch.setattr(training._Watch, "on_step_end", kill)
+    monkeypatch.setattr(watch.Watch, "on_step_end", kill)
     with pytest.raises(Killed):
         run(stage, base, tmp_path / "cut")
     work = next((tmp_path / "cut").glob(f"{stage.method}*.work"))
     (work / "checkpoint-7").mkdir()  # a checkpoint that was being written
-    monkeypatch.setattr(training._Watch, "on_step_end", original)
+    monkeypatch.setattr(watch.Watch, "on_step_end", original)
     resumed = run(stage, base, tmp_path / "cut")
     assert same(weights(undisturbed.load()), weights(resumed.load()))
     assert not work.exists() and len(resumed.log) == stage.steps
@@ -356,14 +357,14 @@ def test_options_reach_the_trainer_and_the_key(lineage, base, tmp_path):
 
 def test_label_smoothing_is_the_loss_of_cdpo(lineage, base):
     # One pair a step, so that the logged margin is h itself.
-    stage = replace(DPO, batch_size=1, learning_rate=1e-2, beta=1.0, options=training.label_smoothed(0.2))
+    stage = replace(DPO, batch_size=1, learning_rate=1e-2, beta=1.0, options=label_smoothed(0.2))
     log = run(stage, base, lineage[2]).log
     h = log["rewards/margins"].to_numpy()
     expected = 0.8 * np.logaddexp(0, -h) + 0.2 * np.logaddexp(0, h)
     assert np.abs(h).max() > 0.05
     np.testing.assert_allclose(log["loss"], expected, atol=2e-4)
     with pytest.raises(ValueError, match=r"epsilon is 0\.5"):
-        training.label_smoothed(0.5)
+        label_smoothed(0.5)
 
 
 def test_cft_goes_on_from_any_stage(lineage, base):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import WORDS, tiny_model
 
-from calib_utils import lifecycle, models, training, vllm_backend
+from calib_utils import lifecycle, models, stages, training, vllm_backend
 from calib_utils.models import ModelError
 from calib_utils.sampling import Prompt, SamplingConfig, SamplingError, option_logprobs, sample
 
@@ -65,7 +65,7 @@ def test_an_engine_says_what_it_cannot_do():
     with pytest.raises(ModelError, match="option needs backend='transformers'"):
         option_logprobs(engine(), [Prompt("", "a")], [[" b"]])
     with pytest.raises(ModelError, match="training needs backend='transformers'"):
-        training.train(training.Stage("sft", 1, 1e-3, n_questions=1), engine(), [], None, "runs")
+        training.train(stages.Stage("sft", 1, 1e-3, n_questions=1), engine(), [], None, "runs")
     with pytest.raises(ModelError, match="next token needs backend='transformers'"):
         lifecycle.next_tokens(engine(), ["red one"])
     assert models.describe(engine())["backend"] == "vllm 0"
