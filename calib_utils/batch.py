@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,24 +38,22 @@ def command(notebook: Path, profile: str, overrides: Mapping[str, object], outpu
     return [sys.executable, "-m", "calib_utils", *words, *where, *given]
 
 
-def slots(redraw: bool = False) -> int:
-    """How many notebooks run at once unless told otherwise: one a GPU; without a GPU one, or two that only redraw."""
+def devices() -> list[str]:
+    """The visible GPUs, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    return torch.cuda.device_count() or (2 if redraw else 1)
+    count = torch.cuda.device_count()
+    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return names[:count] or [str(i) for i in range(count)]
 
 
-def environment(slot: int, jobs: int) -> dict[str, str]:
-    """Environment of a process: one of the visible GPUs and an equal share of the cores, if several run at once."""
-    import torch
-
+def environment(slot: int, jobs: int, gpus: Sequence[str] = ()) -> dict[str, str]:
+    """Environment of a process: one of the GPUs and an equal share of the cores, if several run at once."""
     found = dict(os.environ)
     if jobs > 1:
         found.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
-    if jobs > 1 and torch.cuda.device_count() > 1:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        names = visible if visible != [""] else [str(i) for i in range(torch.cuda.device_count())]
-        found["CUDA_VISIBLE_DEVICES"] = names[slot % len(names)]
+    if jobs > 1 and len(gpus) > 1:
+        found["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
     return found
 
 
@@ -68,8 +66,8 @@ def ready(waiting: list[Job], unfinished: set[str]) -> Job | None:
     return None
 
 
-def run(pending: list[Job], jobs: int, tell: Callable[[str], None] = print) -> list[str]:
-    """Run all jobs, at most `jobs` at once; returns the names of those that failed.
+def run(pending: list[Job], jobs: int, gpus: Sequence[str] = (), tell: Callable[[str], None] = print) -> list[str]:
+    """Run all jobs, at most `jobs` at once, one GPU each; returns the names of those that failed.
 
     A failure stops no other job: notebooks can do without each other, in more time. When this process is stopped
     (Ctrl-C, SIGTERM) the running ones are stopped too, and KeyboardInterrupt is raised when they have ended.
@@ -82,7 +80,7 @@ def run(pending: list[Job], jobs: int, tell: Callable[[str], None] = print) -> l
             while len(running) < jobs and (job := ready(waiting, {j.notebook for j in (*waiting, *running)})):
                 waiting.remove(job)
                 job.slot = min(set(range(jobs)) - {other.slot for other in running})
-                job.process = subprocess.Popen(job.command, env=environment(job.slot, jobs), cwd=runner.ROOT)
+                job.process = subprocess.Popen(job.command, env=environment(job.slot, jobs, gpus), cwd=runner.ROOT)
                 job.began = time.monotonic()
                 running.append(job)
             time.sleep(0.2)

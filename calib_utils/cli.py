@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -21,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--only", nargs="+", metavar="NN", help="notebooks by the beginning of their name")
     command.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE")
     command.add_argument("--output", type=Path, help="folder of executed notebooks (default: runs/notebooks/PROFILE)")
-    command.add_argument("--jobs", type=int, help="notebooks run at once (default: one a GPU, or one; two to redraw)")
+    command.add_argument(
+        "--jobs", type=int, help="notebooks run at once (default: one, or one a GPU; to redraw one a core)"
+    )
     command.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     command.add_argument("--here", action="store_true", help="run one notebook in this process, without progress")
     command.set_defaults(call=_run)
@@ -110,12 +113,13 @@ def _run_several(notebooks, options) -> int:
         for path, given in notebooks.items()
     ]
     redraw = all(plan.how == runner.CACHED for plan in plans.values())
-    jobs = min(options.jobs or batch.slots(redraw), len(pending))
+    gpus = [] if redraw else batch.devices()  # to redraw needs none, but takes a gigabyte and a core
+    jobs = min(options.jobs or len(gpus) or (os.cpu_count() if redraw else 1), len(pending))
     if jobs > 1:  # the longest first: otherwise one of them is left to end alone
         longest = {path.stem: plan.seconds_anew or 0 for path, plan in plans.items()}
         pending.sort(key=lambda job: -longest[job.notebook])
     try:
-        failed = batch.run(pending, jobs, lambda line: print(line, flush=True))
+        failed = batch.run(pending, jobs, gpus, lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         print("stopped; what was computed is kept: the same command goes on from there", file=sys.stderr)
         return 130

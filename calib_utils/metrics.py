@@ -219,20 +219,22 @@ def smece(confidence, correct, weights):
 
     def each(sigmas, rows):
         values = np.empty(len(rows))
-        for sigma in np.unique(sigmas[rows]):
-            same = sigmas[rows] == sigma
+        for sigma in np.unique(sigmas):
+            same = sigmas == sigma
             values[same] = smoothed(rows[same], sigma)
         return values
 
     # The bandwidth is the fixed point sigma = smoothed ECE, by relplot's ten bisections from (0, 1].
-    everyone, low, high = np.arange(len(weights)), np.zeros(len(weights)), np.ones(len(weights))
-    searching = everyone[each(high, everyone) <= 1]
+    low, high = np.zeros(len(weights)), np.ones(len(weights))
+    at_high = each(high, np.arange(len(weights)))
+    searching = np.flatnonzero(at_high <= 1)
     for _ in range(10):
-        middle = (low + high) / 2
-        below = (middle[searching] < 0.001) | (middle[searching] < each(middle, searching))
-        low[searching[below]] = middle[searching[below]]
-        high[searching[~below]] = middle[searching[~below]]
-    return each(high, everyone)
+        middle = (low[searching] + high[searching]) / 2
+        values = each(middle, searching)
+        below = (middle < 0.001) | (middle < values)
+        low[searching[below]] = middle[below]
+        high[searching[~below]], at_high[searching[~below]] = middle[~below], values[~below]
+    return at_high
 
 
 def _smoothed_finely(confidence, residual, weights, sigma: float) -> np.ndarray:

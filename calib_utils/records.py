@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,9 @@ def _unwritable(target: Path, error: OSError) -> RecordError:
     )
 
 
+_condition = lru_cache(maxsize=64)(json.loads)  # the same for all questions of a file
+
+
 def _record(row: dict) -> Record:
     question = json.loads(row["question"])
     question["aliases"], question["chain"] = tuple(question["aliases"]), tuple(question.get("chain", ()))
@@ -281,6 +285,6 @@ def _record(row: dict) -> Record:
         Question(**question),
         completions,
         tuple(row["reference_ids"]),
-        json.loads(row["condition"]),
+        _condition(row["condition"]),
         row["key"],
     )

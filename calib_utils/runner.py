@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ from traitlets import default
 
 from calib_utils import manifest
 from calib_utils.config import ROOT, ConfigError, profile_parameters
+
+# jsonschema, on which papermill rests, would build grammars of internationalized addresses: 1.5 s a process.
+sys.modules.setdefault("rfc3987_syntax", None)
 
 NOTEBOOKS = ROOT / "notebooks"
 CACHED, RESUMED, ANEW = "from cache", "goes on", "anew"

@@ -78,18 +78,23 @@ def test_progress_tells_the_time_left():
 def test_every_gpu_gets_its_own_notebook(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    assert batch.slots() == 2
-    assert [batch.environment(slot, 2)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == ["3", "5"]
-    assert batch.environment(0, 1)["CUDA_VISIBLE_DEVICES"] == "3,5"
+    gpus = batch.devices()
+    assert [batch.environment(slot, 2, gpus)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == ["3", "5"]
+    assert batch.environment(0, 1, gpus)["CUDA_VISIBLE_DEVICES"] == "3,5"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert batch.devices() == ["0", "1"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert batch.devices() == []
 
 
 @pytest.mark.parametrize(("how", "jobs"), [("from cache", 2), ("anew", 1)])
 def test_two_at_once_only_where_nothing_is_computed(monkeypatch, how, jobs):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     plans = iter([runner.Plan("from cache", 9.0, {}), runner.Plan(how, 9.0, {})])
     monkeypatch.setattr(runner, "plan", lambda *_: next(plans))
     found = []
-    monkeypatch.setattr(batch, "run", lambda pending, at_once, tell: found.append((len(pending), at_once)) or [])
+    monkeypatch.setattr(batch, "run", lambda pending, at_once, *_: found.append((len(pending), at_once)) or [])
     assert cli.main(["run", "--only", "01", "03", "--profile", "smoke"]) == 0
     assert found == [(2, jobs)]
 
