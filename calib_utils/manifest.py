@@ -73,15 +73,14 @@ def of_code() -> dict:
 def of_environment() -> dict:
     """Versions of Python and of every pinned package."""
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.M)
-    found = {
-        distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
-    }
-    versions = {_plain(name): version for name, version in found.items() if name}
-    return {"python": platform.python_version(), **{name: versions.get(_plain(name)) for name in pinned}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in pinned}}
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def of_data(parameters: dict) -> dict:
