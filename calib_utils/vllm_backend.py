@@ -85,7 +85,8 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
         generation = None
     length = options.pop("max_model_len", min(getattr(config, "max_position_embeddings", LENGTH), LENGTH))
     if where.type == "cpu":  # a prompt in parts would rewind its generator, which vLLM cannot do on a CPU
-        options = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(length, 2048), **options}
+        whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(length, 2048)}
+        options = {**whole, "gpu_memory_utilization": 0.5, **options}  # of the machine's memory, which others use too
 
     def read_model():
         try:
