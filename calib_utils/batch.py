@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from calib_utils import runner
 
@@ -25,7 +30,7 @@ class Job:
     notebook: str
     command: list[str]
     expected: float | None = None
-    slot: int = 0
+    lock: FileLock | None = field(default=None, repr=False)  # of its GPU
     process: subprocess.Popen | None = field(default=None, repr=False)
     began: float = 0.0
 
@@ -47,13 +52,29 @@ def devices() -> list[str]:
     return names[:count] or [str(i) for i in range(count)]
 
 
-def environment(slot: int, jobs: int, gpus: Sequence[str] = ()) -> dict[str, str]:
-    """Environment of a process: one of the GPUs and an equal share of the cores, if several run at once."""
+def pin(gpus: Sequence[str], turn: int) -> tuple[str | None, FileLock | None]:
+    """One of several GPUs for a job, and the lock that keeps this user's other runs on this machine from it.
+
+    None where there are not several; a GPU without a lock where all are taken: jobs share them, by turn.
+    """
+    from calib_utils.models import cache_dir
+
+    for name in gpus if len(gpus) > 1 else ():
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache_dir() / f"{platform.node()}-gpu-{re.sub('[^-a-zA-Z0-9]', '-', name)}.lock")
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=0)
+            return name, lock
+    return (gpus[turn % len(gpus)] if len(gpus) > 1 else None), None
+
+
+def environment(jobs: int, gpu: str | None = None) -> dict[str, str]:
+    """Environment of a process: its GPU, if it is to have one of several, and an equal share of the cores."""
     found = dict(os.environ)
     if jobs > 1:
         found.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
-    if jobs > 1 and len(gpus) > 1:
-        found["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+    if gpu is not None:
+        found["CUDA_VISIBLE_DEVICES"] = gpu
     return found
 
 
@@ -67,10 +88,11 @@ def ready(waiting: list[Job], unfinished: set[str]) -> Job | None:
 
 
 def run(pending: list[Job], jobs: int, gpus: Sequence[str] = (), tell: Callable[[str], None] = print) -> list[str]:
-    """Run all jobs, at most `jobs` at once, one GPU each; returns the names of those that failed.
+    """Run all jobs, at most `jobs` at once; returns the names of those that failed.
 
-    A failure stops no other job: notebooks can do without each other, in more time. When this process is stopped
-    (Ctrl-C, SIGTERM) the running ones are stopped too, and KeyboardInterrupt is raised when they have ended.
+    Of several `gpus` (`devices`) each job gets one, which no other run has if that can be. A failure stops no other
+    job: notebooks can do without each other, in more time. When this process is stopped (Ctrl-C, SIGTERM) the running
+    ones are stopped too, and KeyboardInterrupt is raised when they have ended.
     """
     waiting, running, failed, told = list(pending), [], [], time.monotonic()
     # SIGINT too: a shell starts what it puts in the background with that ignored.
@@ -79,13 +101,15 @@ def run(pending: list[Job], jobs: int, gpus: Sequence[str] = (), tell: Callable[
         while waiting or running:
             while len(running) < jobs and (job := ready(waiting, {j.notebook for j in (*waiting, *running)})):
                 waiting.remove(job)
-                job.slot = min(set(range(jobs)) - {other.slot for other in running})
-                job.process = subprocess.Popen(job.command, env=environment(job.slot, jobs, gpus), cwd=runner.ROOT)
+                gpu, job.lock = pin(gpus, len(running))
+                job.process = subprocess.Popen(job.command, env=environment(jobs, gpu), cwd=runner.ROOT)
                 job.began = time.monotonic()
                 running.append(job)
             time.sleep(0.2)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
+                if job.lock:
+                    job.lock.release()
                 failed += [job.notebook] if job.process.returncode else []
                 told = 0.0
             if running and time.monotonic() - told > _TELL:
@@ -100,6 +124,8 @@ def run(pending: list[Job], jobs: int, gpus: Sequence[str] = (), tell: Callable[
             except subprocess.TimeoutExpired:
                 job.process.kill()
                 job.process.wait()
+            if job.lock:
+                job.lock.release()
         for one, handler in before.items():
             signal.signal(one, handler)
     return failed

@@ -113,8 +113,9 @@ def _run_several(notebooks, options) -> int:
         for path, given in notebooks.items()
     ]
     redraw = all(plan.how == runner.CACHED for plan in plans.values())
-    gpus = [] if redraw else batch.devices()  # to redraw needs none, but takes a gigabyte and a core
-    jobs = min(options.jobs or len(gpus) or (os.cpu_count() if redraw else 1), len(pending))
+    named = any("device" in given for given in notebooks.values())
+    gpus = [] if redraw or named else batch.devices()  # to redraw takes a core and a gigabyte each, but no GPU
+    jobs = min(options.jobs or len(gpus) or (redraw and os.cpu_count()) or 1, len(pending))
     if jobs > 1:  # the longest first: otherwise one of them is left to end alone
         longest = {path.stem: plan.seconds_anew or 0 for path, plan in plans.items()}
         pending.sort(key=lambda job: -longest[job.notebook])

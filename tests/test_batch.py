@@ -75,16 +75,34 @@ def test_progress_tells_the_time_left():
     assert batch.progress([Job("05_c", [])], running, 1, 70.0) == "01_a 0:30 of 1:40; 1 waiting; ? left"
 
 
-def test_every_gpu_gets_its_own_notebook(monkeypatch):
+def test_gpus_are_named_as_they_are_visible(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    gpus = batch.devices()
-    assert [batch.environment(slot, 2, gpus)["CUDA_VISIBLE_DEVICES"] for slot in (0, 1)] == ["3", "5"]
-    assert batch.environment(0, 1, gpus)["CUDA_VISIBLE_DEVICES"] == "3,5"
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert batch.devices() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert batch.devices() == ["3", "5"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert batch.devices() == []
+
+
+@pytest.mark.parametrize(("taken", "given"), [((), {"3", "5"}), (("3",), {"5", "7"})])
+def test_every_notebook_gets_a_gpu_that_no_other_run_has(tmp_path, monkeypatch, taken, given):
+    monkeypatch.setenv("CALIB_UTILS_CACHE", str(tmp_path / "cache"))
+    others = [batch.pin([name, "9"], 0) for name in taken]  # of another run
+    code = f"import os, time; open(os.path.join({str(tmp_path)!r}, os.environ['CUDA_VISIBLE_DEVICES']), 'w'); "
+    code += "time.sleep(0.5)"
+    assert batch.run([job("01_a", code), job("03_b", code)], 2, ["3", "5", "7"]) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", *given}
+    assert batch.pin(["3", "5", "7"], 0)[0] == ("5" if others else "3")
+
+
+def test_more_notebooks_than_gpus_share_them_and_one_gpu_is_not_pinned(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALIB_UTILS_CACHE", str(tmp_path))
+    locks = [batch.pin(["3", "5"], 0) for _ in range(2)]
+    assert [name for name, _ in locks] == ["3", "5"]
+    assert [batch.pin(["3", "5"], turn) for turn in (2, 3)] == [("3", None), ("5", None)]
+    assert batch.pin(["3"], 0) == batch.pin([], 1) == (None, None)
+    assert "CUDA_VISIBLE_DEVICES" not in set(batch.environment(1)) - set(os.environ)
 
 
 @pytest.mark.parametrize(("how", "jobs"), [("from cache", 2), ("anew", 1)])
