@@ -243,12 +243,15 @@ def load(
     # On CPU plain matrix products beat the fused kernel under tree masks; soft-capped scores need them.
     capped = getattr(config, "attn_logit_softcapping", None) is not None
     attention = "eager" if capped or where.type == "cpu" else "sdpa"
-    commit, known_by = commit_of(source, revision), fingerprint(source, revision)
     folder = adapter and _adapter_folder(adapter)
+    stood = _last_change(source), folder and _last_change(folder)
+    commit, known_by = commit_of(source, revision), fingerprint(source, revision)
     if folder:
         known_by = _digest(known_by, _digest_folder(folder, "adapter_*"))
 
     def read_model():
+        if (_last_change(source), folder and _last_change(folder)) != stood:
+            raise ModelError(f"the files of {name_or_path!r} changed after it was named; load it again")
         try:
             return _read_model(source, commit, attention, torch_dtype, folder).to(where).eval()
         except (OSError, SafetensorError) as error:
@@ -341,7 +344,7 @@ def _tokenizer(source: str, revision: str, changed: int):
     return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
 
 
-def _last_change(source: str) -> int:
+def _last_change(source: str | Path) -> int:
     """When a file of a local folder last changed; 0 for a hub id."""
     return max((file.stat().st_mtime_ns for file in Path(source).glob("*")), default=0)
 

@@ -66,8 +66,11 @@ def test_pickled_weights_are_refused(folder):
 
 
 def test_damaged_weights_are_named_when_they_are_read(folder):
+    before = load(str(folder), device="cpu")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"changed after it was named"):
+        _ = before.model
     lm = load(str(folder), device="cpu")
     with pytest.raises(ModelError, match=r"could not be loaded.*safetensors"):
         _ = lm.model
