@@ -11,8 +11,9 @@ import re
 
 NAMES = list(config["parameters"])
 COMBINATIONS = [dict(zip(NAMES, values)) for values in itertools.product(*config["parameters"].values())]
+# No commas: the jobs that SLURM starts are told their wildcards in a list.
 CELLS = {
-    re.sub(r"[^\w.,=-]+", "-", ",".join(f"{name}={value}" for name, value in given.items())): given
+    re.sub(r"[^\w.+=-]+", "-", "+".join(f"{name}={value}" for name, value in given.items())): given
     for given in COMBINATIONS
 }
 if len(CELLS) < len(COMBINATIONS):
@@ -46,7 +47,7 @@ rule cell:
         python=config.get("python", ".venv/bin/python"),
         profile=config["profile"],
         runs=config["runs"],
-    threads: workflow.cores if config["gpus"] == 0 else 4
+    threads: config.get("threads", 4)
     resources:
         gpu=config["gpus"],
         mem_mb=config.get("mem_mb", 16000),

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="`make engine` insta
 
 def snakemake(tmp_path, *words, grid=GRID):
     path = tmp_path / "grid.yaml"
-    path.write_text(yaml.safe_dump({**grid, "runs": str(tmp_path / "runs")}))
+    path.write_text(yaml.safe_dump({**grid, "runs": str(tmp_path / "runs")}, sort_keys=False))
     command = [ENGINE, "--snakefile", ROOT / "Snakefile", "--directory", ROOT, "--cores", "2", "--configfile", path]
     done = subprocess.run(map(str, [*command, "--nolock", *words]), capture_output=True, text=True, cwd=tmp_path)
     return done.returncode, done.stdout + done.stderr
@@ -71,3 +71,10 @@ def test_the_sample_grid_and_profile_are_usable(tmp_path):
         for words in ([], ["--profile", str(ROOT / "batch" / "slurm")]):
             status, told = snakemake(tmp_path, "--dry-run", *words, grid=sample)
             assert status == 0 and re.search(r"cell\s+4\b", told), told[-3000:]
+
+
+def test_a_cell_is_found_by_the_way_slurm_names_it(tmp_path):
+    sample = yaml.safe_load((ROOT / "batch" / "small.yaml").read_text(encoding="utf-8"))
+    words = ["--dry-run", "--target-jobs", f"cell:notebook={NOTEBOOK},cell=seed=1+n_shots=10"]
+    status, told = snakemake(tmp_path, *words, grid=sample)
+    assert status == 0 and re.search(r"cell\s+1\b", told) and "seed=1+n_shots=10/figures" in told, told[-3000:]
