@@ -60,9 +60,9 @@ def pin(gpus: Sequence[str], turn: int) -> tuple[str | None, FileLock | None]:
     from calib_utils.models import cache_dir
 
     for name in gpus if len(gpus) > 1 else ():
-        cache_dir().mkdir(parents=True, exist_ok=True)
         lock = FileLock(cache_dir() / f"{platform.node()}-gpu-{re.sub('[^-a-zA-Z0-9]', '-', name)}.lock")
-        with contextlib.suppress(Timeout):
+        with contextlib.suppress(Timeout, OSError):  # a cache that cannot be written holds no locks
+            cache_dir().mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
             return name, lock
     return (gpus[turn % len(gpus)] if len(gpus) > 1 else None), None

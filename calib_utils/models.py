@@ -109,7 +109,8 @@ class LanguageModel:
     @cached_property
     def model(self) -> torch.nn.Module:
         """transformers.PreTrainedModel in evaluation mode, without gradients."""
-        return self.read_model()
+        with torch.inference_mode(False):  # whoever asks first: the weights can be trained later
+            return self.read_model()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -236,7 +237,7 @@ def load(
     source, revision = find(name_or_path)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, revision=revision).get_text_config()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise not_found(name_or_path, error) from error
     if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
         raise not_found(name_or_path, "no *.safetensors in it")

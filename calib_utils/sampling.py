@@ -145,6 +145,7 @@ def sample(
         from calib_utils import vllm_backend
 
         return vllm_backend.sample(lm, prompts, config)
+    _ = lm.model  # weights that do not fit are no matter of rows
     encoded = [_split(lm.tokenizer, prompt) for prompt in prompts]
     done: list[list[Completion]] = [[] for _ in prompts]
     for shared in dict.fromkeys(shared for shared, _ in encoded):  # one tree per few-shot prefix
@@ -190,6 +191,7 @@ def option_logprobs(
     SamplingError : as `sample`.
     """
     needs_weights(lm, "the probability of a given option")
+    _ = lm.model  # as in `sample`
     if len(prompts) != len(options):
         raise ValueError(f"{len(prompts)} prompts but {len(options)} lists of options")
     paths, scored, names = {}, {}, []

@@ -76,7 +76,7 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
     source, revision = models.find(name_or_path)
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False).get_text_config()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise models.not_found(name_or_path, error) from error
     commit = models.commit_of(source, revision)
     try:

@@ -65,6 +65,15 @@ def test_pickled_weights_are_refused(folder):
         load(str(folder), device="cpu")
 
 
+def test_weights_first_read_in_inference_mode_can_be_trained(folder):
+    lm = load(str(folder), "float32", "cpu")
+    with torch.inference_mode():
+        _ = lm.model
+    lm.model.requires_grad_(True)
+    lm.model(torch.tensor([[2, 3]])).logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in lm.model.parameters())
+
+
 def test_damaged_weights_are_named_when_they_are_read(folder):
     before = load(str(folder), device="cpu")
     weights = folder / "model.safetensors"
