@@ -213,8 +213,8 @@ def load(
 
     Raises
     ------
-    ModelError : no such model, checksum wrong, a device that is not there, or vLLM asked for what it does not do; when
-        they are read, weights or tokenizer that are missing or damaged.
+    ModelError : no such model, checksum wrong, a device that is not there, or vLLM asked for what it does not do;
+        when they are read, weights or tokenizer that are missing or damaged.
     ValueError : unknown dtype or backend.
     """
     if backend == "vllm":
