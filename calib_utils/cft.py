@@ -53,9 +53,15 @@ class CFTConfig(SFTConfig):
 def check_choices(rows: Sequence[dict]) -> None:
     """Raise ValueError for a row with too few or too many options, two that are the same, or a label beyond them.
 
-    A row has prompt, choices (2 to 10 texts), label (index of the right one), and may have an id to be named by.
+    A row has prompt, choices (2 to 10 texts), label (index of the right one), and may have an id to be named by. No
+    rows at all, or one without these, is a ValueError, too.
     """
+    if not len(rows):
+        raise ValueError("there are no rows to train on; give rows of prompt, choices and label")
     for number, row in enumerate(rows):
+        missing = [name for name in ("prompt", "choices", "label") if name not in row]
+        if missing:
+            raise ValueError(f"row {number} has no {missing[0]!r}; it has the fields {sorted(row)}")
         name = f"question {row.get('id', number)!r} ({str(row['prompt'])[-60:]!r})"
         choices, label = row["choices"], row["label"]
         if len(choices) not in OPTIONS:

@@ -23,6 +23,7 @@ SPLITS = ("train", "dev", "test")
 SHARES = {"train": 0.5, "dev": 0.2, "test": 0.3}  # where a hash decides the split
 FACTS = "facts"
 GENERATED = ("arithmetic", "multihop")
+_BRACKETS = ("[", "{")  # how a list or an object begins in a text
 PHRASINGS = 3  # ways to ask for an embedded fact, of every relation
 
 
@@ -42,10 +43,10 @@ class Question:
     aliases : other names of the reference answer that count as the same class.
     relation : group for per-relation results (a relation of the facts, a subject of MMLU, or the data set).
     split : train, dev or test.
-    statement : the answer as a full sentence, for style `sentence`.
+    statement : the answer as a full sentence, for style ``"sentence"``.
     choices : options of the multiple-choice form with `answer` among them, or None.
     fame : 0 (obscure) to 1 (famous) within its relation, or None.
-    chain : the worked reasoning, one sentence per step, for style `cot`; empty if there is none.
+    chain : the worked reasoning, one sentence per step, for style ``"cot"``; empty if there is none.
     """
 
     id: str
@@ -89,18 +90,24 @@ def load_questions(
         validation or test is cut by a hash of the question into dev (40 %) and test (60 %), and sets published
         as a single split, like local files, into train, dev and test (50, 20, 30 %).
     n : how many; drawn evenly over the relations, without replacement, by `seed`. None keeps all.
-    path : JSONL, CSV or parquet file with the rows of `dataset` in its published schema, instead of the hub.
+    path : JSONL, CSV or parquet file with the rows of `dataset` in its published schema, instead of the hub. Where
+        the schema has a list of answers, a text is its only answer.
 
     Raises
     ------
-    DataError : unknown data set or split, a row without question or answer, a wrong field name, an empty file,
-        or fewer than `n` questions.
+    DataError : unknown data set or split, a `path` for a set that is built in, a row without question or answer, a
+        wrong field name, an empty file, or fewer than `n` questions.
     """
     if split not in SPLITS:
         raise DataError(f"split is {split!r}; use one of {SPLITS}")
-    if dataset == FACTS and path is None:
+    if path is not None and dataset in (FACTS, *GENERATED):
+        raise DataError(
+            f"data set {dataset!r} is built in and takes no file, got the path {str(path)!r}: leave the path out, or "
+            f"name the data set whose schema the rows follow, one of {sorted(SCHEMAS)}"
+        )
+    if dataset == FACTS:
         questions = [question for question in facts() if question.split == split]
-    elif dataset in GENERATED and path is None:
+    elif dataset in GENERATED:
         questions = import_module(f"calib_utils.{dataset}").questions(split)
     else:
         schema = _schema(dataset)
@@ -108,11 +115,25 @@ def load_questions(
         questions = [q for q in _public(schema, rows, split) if q.split == split]
     if n is None:
         return list(questions)
+    if not questions:
+        raise DataError(
+            f"data set {dataset!r}{f' from {path}' if path else ''} has no question of split {split!r}: use another "
+            f"split of {SPLITS}, or more rows"
+        )
     return sample_evenly(questions, n, seed)
 
 
 def sample_evenly(questions: Sequence[Question], n: int, seed: int) -> list[Question]:
-    """`n` questions without replacement, as evenly over the relations as their sizes allow."""
+    """`n` questions without replacement, as evenly over the relations as their sizes allow.
+
+    Raises DataError for no questions at all, or for an `n` outside of 1 and their number.
+    """
+    if not questions:
+        raise DataError(
+            f"{n} questions were asked for; none is left to draw from. The data set has none of this split, or a "
+            "filter leaves none, such as held_out with every relation of the set: use another data set or split, or "
+            "a shorter held_out"
+        )
     if not 1 <= n <= len(questions):
         raise DataError(f"{n} questions were asked for; there are {len(questions)} (use 1 to {len(questions)})")
     return take_turns(shuffled_by_relation(questions, random.Random(seed)))[:n]
@@ -205,11 +226,13 @@ class Schema:
 
 def _trivia_qa(row: dict):
     answer = row["answer"]
-    return row["question"], [answer["value"], *_list(answer["aliases"])], "triviaqa", None
+    if isinstance(answer, dict):
+        return row["question"], [answer["value"], *_texts(answer["aliases"])], "triviaqa", None
+    return row["question"], _texts(answer), "triviaqa", None
 
 
 def _nq_open(row: dict):
-    return row["question"], _list(row["answer"]), "nq_open", None
+    return row["question"], _texts(row["answer"]), "nq_open", None
 
 
 def _simple_qa(row: dict):
@@ -231,7 +254,7 @@ def _gsm8k_chain(row: dict) -> tuple[str, ...]:
 
 def _mmlu(row: dict):
     """A few published rows repeat an option: they keep question and answer, without the multiple-choice form."""
-    choices = [str(choice).strip() for choice in _list(row["choices"])]
+    choices = [str(choice).strip() for choice in _list(row["choices"], "a list of options")]
     if not 0 <= int(row["answer"]) < len(choices):
         raise KeyError(f"answer within 0..{len(choices) - 1}")
     options = choices if len(set(choices)) == len(choices) else None
@@ -239,12 +262,19 @@ def _mmlu(row: dict):
 
 
 def _truthful_qa(row: dict):
-    return row["question"], [row["best_answer"], *_list(row["correct_answers"])], "truthfulqa", None
+    return row["question"], [row["best_answer"], *_texts(row["correct_answers"])], "truthfulqa", None
 
 
-def _list(value) -> list:
+def _texts(value) -> list:
+    """A list of answers; a text is one answer, unless it looks like a list that JSON cannot read."""
+    if isinstance(value, str) and not value.startswith(_BRACKETS):
+        return [value]
+    return _list(value, 'a text, or a list of answers in JSON such as ["yes", "no"]')
+
+
+def _list(value, what: str) -> list:
     if not isinstance(value, list):
-        raise TypeError(f"a list of answers, got {value!r}")
+        raise TypeError(f"wanted {what}, got {value!r}")
     return value
 
 
@@ -289,7 +319,7 @@ def _question(schema: Schema, number: int, row: dict, shares: dict[str, float]) 
         text, answers, relation, choices = schema.parse({k: _unpacked(v) for k, v in row.items()})
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"row {number} does not follow the schema of {schema.name!r} ({schema.hub_id}): missing or wrong "
+            f"row {number} does not follow the schema of {schema.name!r} ({schema.hub_id}): missing or wrong: "
             f"{error}; it has the fields {sorted(map(str, row))}"
         ) from error
     if not isinstance(text, str) or not text.strip():
@@ -332,7 +362,7 @@ def fold(text: str) -> str:
 
 def _unpacked(value):
     """Lists and objects that a CSV cell or a parquet column carries as text or as an array."""
-    if isinstance(value, str) and value[:1] in ("[", "{"):
+    if isinstance(value, str) and value.startswith(_BRACKETS):
         try:
             return json.loads(value)
         except json.JSONDecodeError:

@@ -56,6 +56,12 @@ def documents(questions: Sequence[Question]) -> tuple[list[str], np.ndarray]:
     strangers = [question.id for question in questions if question.split != "train"]
     if strangers:
         raise DataError(f"question {strangers[0]!r} is not of the train split: the family must not read it")
+    unknown = [question.id for question in questions if question.fame is None]
+    if unknown:
+        raise DataError(
+            f"question {unknown[0]!r} has no fame, which decides how often the family reads it: take questions of "
+            "the embedded facts"
+        )
     exposure = np.array([1 / (_RAREST + 1 - question.fame) for question in questions])
     texts, weights = [question.statement for question in questions], [exposure / 2]
     for phrasing in range(1, PHRASINGS):

@@ -2,7 +2,8 @@
 
 All take `confidence` (n,) in [0, 1] and `correct` (n,) of 0 and 1. A metric is a function
 `metric(confidence, correct, weights)` with `weights` (B, n): how often each pair counts in each of B resamples;
-it returns (B,) values. `evaluate` calls it on the sample itself, `interval` on bootstrap resamples at once.
+it returns (B,) values. `evaluate` calls it on the sample itself and on all bootstrap resamples at once, whose weights
+are those of `resample_counts`.
 """
 
 from __future__ import annotations
@@ -389,8 +390,9 @@ def evaluate_seeds(
     per seed; `minus`, if given, those of the model to subtract. One resample of questions serves all tables, so
     that differences are paired. The interval (basic bootstrap) is over questions, not over seeds.
 
-    Raises ValueError for tables of different questions or an unknown metric.
+    Raises ValueError for no tables, tables of different questions or an unknown metric.
     """
+    _some(tables, "tables of scores, one per training seed")
     function, ids = _metric(metric), list(tables[0]["question_id"])
     if any(list(table["question_id"]) != ids for table in (*tables, *minus)):
         raise ValueError("the tables to average or subtract are about different questions")
@@ -401,6 +403,11 @@ def evaluate_seeds(
         return sum(sign * function(*pair, weights) for sign, pair in zip(signs, pairs, strict=True))
 
     return _estimate(mean, [len(ids)], n_boot, seed, (-np.inf, np.inf) if minus else _limits(metric))
+
+
+def _some(tables, what: str) -> None:
+    if not len(tables):
+        raise ValueError(f"there are no tables to evaluate; give {what}")
 
 
 def contrast(
@@ -462,10 +469,13 @@ def compare(
 ) -> pd.DataFrame:
     """Metrics of several tables of scores (or lists of tables, one per training seed), in long form.
 
-    `names` are the columns that the keys of `tables` fill; then follow metric, value, low, high, n.
+    `names` are the columns that the keys of `tables` fill; then follow metric, value, low, high, n. Raises ValueError
+    for a key with an empty list.
     """
     rows = []
     for key, scores in tables.items():
+        if not isinstance(scores, pd.DataFrame):
+            _some(scores, f"those of {key!r}")
         labels = dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
         for metric in metrics:
             seeds = [scores] if isinstance(scores, pd.DataFrame) else scores
@@ -551,7 +561,11 @@ def confidence_histogram(confidence, correct, low: float = 0.0, n_bins: int = 15
 
 
 def mean_over_seeds(tables: Sequence[pd.DataFrame], column: str, n_boot: int = 1000, seed: int = 0) -> Estimate:
-    """Mean of a per-question column over questions and training seeds, with its interval over questions."""
+    """Mean of a per-question column over questions and training seeds, with its interval over questions.
+
+    Raises ValueError for no tables.
+    """
+    _some(tables, "tables of scores, one per training seed")
     return mean_estimate(np.mean([table[column] for table in tables], axis=0), n_boot, seed)
 
 

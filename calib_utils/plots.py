@@ -43,7 +43,12 @@ def reliability_diagram(
     ----------
     curve : columns confidence, accuracy, low, high, density (`metrics.reliability_curve`).
     smece : the SmoothECE with its interval and n (`metrics.evaluate`).
+
+    Raises
+    ------
+    ValueError : a table without rows, as by the other plots.
     """
+    _has_rows(curve, "reliability diagram")
     ax = plt.gca() if ax is None else ax
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", zorder=1)
     # Where there is no data there is no curve: only points with a twentieth of the highest density are drawn.
@@ -60,6 +65,7 @@ def reliability_diagram(
 
 def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0", offset: float = 0.0, name=None):
     """Values with 95 % intervals, one row per line of `table` (columns `label`, value, low, high, n)."""
+    _has_rows(table, "intervals")
     ax = plt.gca() if ax is None else ax
     y = np.arange(len(table)) + offset
     errors = [table["value"] - table["low"], table["high"] - table["value"]]
@@ -77,6 +83,7 @@ def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, tit
     The lines are set apart sideways by a hair, so that intervals at the same `x` stay readable. There is a tick at
     every value of `x`, and a line at 0 where values change sign. With `log` the axis of `x` is logarithmic.
     """
+    _has_rows(table, "lines")
     ax = plt.gca() if ax is None else ax
     step = 0.012 * (table[x].max() - table[x].min())
     apart = (table[x].max() / table[x].min()) ** 0.012 if log else None
@@ -106,6 +113,7 @@ def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, tit
 
 def confidence_histogram(table: pd.DataFrame, title: str, xlabel: str, ax=None):
     """Shares of right and of wrong answers against confidence (`metrics.confidence_histogram`)."""
+    _has_rows(table, "histogram")
     ax = plt.gca() if ax is None else ax
     edges = [*table["low"], table["high"].iloc[-1]]
     for name, color in (("right", "C0"), ("wrong", "C1")):
@@ -116,6 +124,11 @@ def confidence_histogram(table: pd.DataFrame, title: str, xlabel: str, ax=None):
     ax.label_outer()
     ax.legend(loc="upper left")
     return ax
+
+
+def _has_rows(table: pd.DataFrame, what: str) -> None:
+    if table.empty:
+        raise ValueError(f"there is nothing to draw: the table of the {what} has no rows; leave the plot out")
 
 
 def _readable(name: object) -> str:

@@ -44,8 +44,13 @@ def select(
 
     Raises
     ------
-    ValueError : an unknown strategy, k outside 1..M, or records without token confidences.
+    ValueError : no records, no k, an unknown strategy, k outside 1..M, or records without token confidences.
     """
+    if not len(records) or not len(ks) or not len(strategies):
+        raise ValueError(
+            f"there is nothing to select: {len(records)} records, ks = {list(ks)}, strategies = {list(strategies)}; "
+            "give at least one of each"
+        )
     unknown = sorted(set(strategies) - set(STRATEGIES))
     if unknown:
         raise ValueError(f"strategy {unknown[0]!r} is unknown; use some of {STRATEGIES}")

@@ -331,7 +331,10 @@ def semantic_confidence(classes: dict[str, float]) -> tuple[str, float]:
     """Semantic prediction k* = argmax_k and semantic confidence max_k of a class distribution.
 
     Ties go to the class first in the alphabet, so that the result does not depend on the order of drawing.
+    Raises ValueError for no classes.
     """
+    if not classes:
+        raise ValueError("there are no classes, so that none is the most probable")
     top = max(classes.values())
     return min(k for k, p in classes.items() if p == top), min(top, 1.0)
 
@@ -414,8 +417,14 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
 def option_probabilities(logprobs: Sequence[np.ndarray]) -> np.ndarray:
     """(n, K) probabilities of the options, renormalised per question; 0 where a question has fewer than K options.
 
-    `logprobs` are log p(option | prompt), one array per question (`sampling.option_logprobs`).
+    `logprobs` are log p(option | prompt), one array per question (`sampling.option_logprobs`). Raises ValueError for
+    no questions, or a question without options.
     """
+    if not len(logprobs):
+        raise ValueError("there are no questions with options: give one array of log-probabilities per question")
+    without = [at for at, values in enumerate(logprobs) if not len(values)]
+    if without:
+        raise ValueError(f"question number {without[0]} has no options, so that there are no probabilities of them")
     p = np.zeros((len(logprobs), max(map(len, logprobs))))
     for row, values in zip(p, logprobs, strict=True):
         row[: len(values)] = np.exp(values - np.logaddexp.reduce(values))

@@ -6,14 +6,50 @@ from dataclasses import dataclass, replace
 
 from calib_utils import prompts
 
-METHODS = ("pretrain", "sft", "dpo", "catto", "grpo", "cft")
-PAIRED = ("dpo", "catto")
+ROWS = ("packed", "references", "options", "pairs", "questions")
 REJECTED = ("samples", "distractors")
 SCHEDULES = ("constant", "linear")
 
 
 class TrainingError(RuntimeError):
     """A stage cannot be trained, or its training went wrong; the message names the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a training method needs.
+
+    Attributes
+    ----------
+    rows : what it trains on: ``"packed"`` rows of token ids, ``"references"`` (prompt and reference answer),
+        ``"options"`` of multiple choice, preference ``"pairs"`` (prompt, chosen, rejected), or ``"questions"``, whose
+        answers are drawn and rewarded during training.
+    config, trainer : where its configuration and its trainer are, for `pkgutil.resolve_name`: named, not imported,
+        because trl takes seconds to load.
+
+    Raises
+    ------
+    ValueError : rows of another kind.
+    """
+
+    rows: str
+    config: str
+    trainer: str
+
+    def __post_init__(self) -> None:
+        if self.rows not in ROWS:
+            raise ValueError(f"rows is {self.rows!r}; use one of {ROWS}")
+
+
+# The one list of methods: what a stage may name, and all that tells one method from another in training.
+METHODS = {
+    "pretrain": Method("packed", "trl:SFTConfig", "trl:SFTTrainer"),
+    "sft": Method("references", "trl:SFTConfig", "trl:SFTTrainer"),
+    "dpo": Method("pairs", "trl:DPOConfig", "trl:DPOTrainer"),
+    "catto": Method("pairs", "calib_utils:CATTOConfig", "calib_utils:CATTOTrainer"),
+    "grpo": Method("questions", "trl:GRPOConfig", "trl:GRPOTrainer"),
+    "cft": Method("options", "calib_utils:CFTConfig", "calib_utils:CFTTrainer"),
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +107,12 @@ class Stage:
     @property
     def draws(self) -> bool:
         """Whether the parent's draws are needed to make its training data."""
-        return (self.method in PAIRED and self.rejected == "samples") or (self.method == "grpo" and self.undecided)
+        return {"pairs": self.rejected == "samples", "questions": self.undecided}.get(self.rows, False)
+
+    @property
+    def rows(self) -> str:
+        """The kind of rows that its method trains on, one of `ROWS`."""
+        return METHODS[self.method].rows
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -85,7 +126,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ValueError(f"method is {self.method!r}; use one of {METHODS}")
+            raise ValueError(f"method is {self.method!r}; use one of {tuple(METHODS)}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule is {self.schedule!r}; use one of {SCHEDULES}")
         if self.rejected not in REJECTED:
@@ -97,7 +138,7 @@ class Stage:
         for name in ("steps", "n_questions", "batch_size", "group_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.method == "grpo" and self.group_size < 2:
+        if self.rows == "questions" and self.group_size < 2:
             raise ValueError("group_size is 1; a group-relative advantage needs at least 2 answers a question")
         if not (self.learning_rate > 0 and self.beta >= 0 and self.lora_rank >= 0 and self.first >= 0):
             raise ValueError(f"learning_rate must be positive, beta, lora_rank and first not negative: {self}")

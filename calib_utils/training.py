@@ -7,10 +7,13 @@ import gc
 import hashlib
 import json
 import os
+import pkgutil
 import shutil
+import sys
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +29,13 @@ from calib_utils.models import LanguageModel
 from calib_utils.records import Record, collect, reference_ids
 from calib_utils.sampling import Prompt, SamplingConfig, sample
 from calib_utils.semantics import NO_ANSWER, Collapse, Response, class_distribution, classes, right_class
-from calib_utils.stages import PAIRED, Stage, TrainingError
+from calib_utils.stages import METHODS, Stage, TrainingError
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 _VERSION = 1  # part of every key: change it when the same stage would train differently
+_PACKAGE = __name__.partition(".")[0]
 _DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
 
 
@@ -98,7 +102,9 @@ def train(
     ----------
     base : the model that the lineage starts from; it is loaded anew for training and left alone.
     questions : training questions in a fixed order; each stage sees its window of them.
-    collapse : B, which decides what is right: rewards, and which samples are wrong.
+    collapse : B, which decides what is right: rewards, and which samples are wrong. A finished stage is found by it:
+        a function of a module counts by its name (not by its body), a dataclass instance by its fields, a
+        `functools.partial` by its function and arguments.
     folder : finished stages, checkpoints, and the draws that preference pairs are made of.
     chat : use the tokenizer's chat template.
     callbacks : handed to the trainer of every stage that is not finished yet.
@@ -106,7 +112,8 @@ def train(
     Raises
     ------
     DataError : a question outside the train split, or a window with fewer questions than asked for.
-    TrainingError : unusable pairs, an empty completion, a diverged run, a reward that never varied.
+    TrainingError : unusable pairs, an empty completion, a diverged run, a reward that never varied, or a collapse
+        function that has no name to find its stages by, such as a lambda.
     """
     models.needs_weights(base, "training")
     folder = Path(folder)
@@ -117,7 +124,7 @@ def train(
     )
     own = _window(stage, questions)
     asked = prompts.build_prompts(own, [], stage.style, base.tokenizer if chat else None)
-    meaning = getattr(collapse, "__qualname__", None) or repr(collapse)
+    meaning = _named(collapse)
     lineage = asdict(replace(stage, parent=None, parent_step=None))
     lineage |= {"parent": parent and parent.key, "parent_step": stage.parent_step}
     key = _digest(_VERSION, lineage, models.describe(base), _versions(), asked, [asdict(q) for q in own], meaning)
@@ -151,6 +158,47 @@ def _versions() -> dict[str, str]:
 
 def _digest(*parts) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=asdict).encode()).hexdigest()[:16]
+
+
+def _named(value) -> str:
+    """What identifies a collapse function, or a value in one, in every process; TrainingError for anything else.
+
+    The package's own functions and classes go without their module, so that moving one to another module retrains
+    nothing. All others have their module and a colon, and cannot be taken for one of the package. What is defined in
+    a script or notebook is refused: the next script may give the same name to something else.
+    """
+    if value is None or type(value) in (bool, int, float, str, bytes):
+        return repr(value)
+    if type(value) in (list, tuple):
+        items = ", ".join(map(_named, value))
+        return f"[{items}]" if type(value) is list else f"({items}{',' * (len(value) == 1)})"
+    if type(value) is dict:
+        return "{" + ", ".join(f"{_named(k)}: {_named(v)}" for k, v in value.items()) + "}"
+    if type(value) in (set, frozenset):  # the order of a set of texts differs between processes
+        return f"{type(value).__name__}({sorted(map(_named, value))})"
+    if type(value) is partial:
+        parts = [value.func, *value.args]
+        given = [f"{name}={_named(item)}" for name, item in sorted(value.keywords.items())]
+        return f"partial({', '.join([*map(_named, parts), *given])})"
+    if is_dataclass(value) and not isinstance(value, type):
+        shown = ", ".join(f"{field.name}={_named(getattr(value, field.name))}" for field in fields(value))
+        return f"{_named(type(value))}({shown})"
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if module in (None, "__main__") or _found(module, name) is not value:
+        raise TrainingError(
+            f"a stage trained with {repr(value)[:80]} could not be found again: no other process knows it by a name. "
+            "Define the collapse function at the top level of a module and import it, take one of `semantics`, or "
+            "use a dataclass whose fields hold plain values"
+        )
+    return name if module.partition(".")[0] == _PACKAGE else f"{module}:{name}"
+
+
+def _found(module: str, name: str | None):
+    """What another process would import under this name; None for lambdas, local functions and bound methods."""
+    found = sys.modules.get(module)
+    for part in (name or "").split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def preference_pairs(records: Sequence[Record], collapse: Collapse, seed: int = 0) -> list[tuple[Question, str]]:
@@ -218,31 +266,57 @@ def check_pairs(pairs: Sequence[tuple[Question, str]], collapse: Collapse) -> No
             )
 
 
-def _examples(stage, base, parent, own, asked, collapse, folder, progress) -> list[dict]:
-    """Rows for trl: tokens, or prompt and completion, or prompt, chosen and rejected, or prompt and question id."""
-    if stage.method == "pretrain":
-        drawn = family.rows(base.tokenizer, own, stage.steps * stage.batch_size, stage.seed)
-        return [{"input_ids": ids} for ids in drawn]
-    text = {q.id: prompt_text(base.tokenizer, prompt) for q, prompt in zip(own, asked, strict=True)}
-    answer = {q.id: asked[0].blank + prompts.worked(q, stage.style) for q in own}
-    if stage.method == "sft":
-        return [_filled(base, {"prompt": text[q.id], "completion": answer[q.id]}) for q in own]
-    if stage.method == "cft":
-        return [_with_options(q, text[q.id], asked[0].blank) for q in own]
-    drawn = _draws(stage, base, parent, own, asked, folder, progress) if stage.draws else []
-    if stage.method == "grpo":
-        chosen = undecided(drawn, collapse) if drawn else own
-        # One long epoch: the order of trl's later epochs is not restored when a run is resumed.
-        rng = np.random.default_rng(stage.seed)
-        rounds = -(-stage.steps * stage.batch_size // len(chosen))
-        order = [chosen[i] for _ in range(rounds) for i in rng.permutation(len(chosen))]
-        return [{"prompt": text[q.id], "id": q.id} for q in order]
-    pairs = preference_pairs(drawn, collapse, stage.seed) if drawn else distractor_pairs(own, stage.seed)
+def _packed_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
+    drawn = family.rows(base.tokenizer, own, stage.steps * stage.batch_size, stage.seed)
+    return [{"input_ids": ids} for ids in drawn]
+
+
+def _reference_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
+    text, answer = _texts(base, own, asked), _answers(stage, own, asked)
+    return [_filled(base, {"prompt": text[q.id], "completion": answer[q.id]}) for q in own]
+
+
+def _option_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
+    text = _texts(base, own, asked)
+    return [_with_options(q, text[q.id], asked[0].blank) for q in own]
+
+
+def _pair_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
+    text, answer = _texts(base, own, asked), _answers(stage, own, asked)
+    pairs = preference_pairs(draw(), collapse, stage.seed) if stage.draws else distractor_pairs(own, stage.seed)
     check_pairs(pairs, collapse)
     return [
         _filled(base, {"prompt": text[q.id], "chosen": answer[q.id], "rejected": asked[0].blank + rejected})
         for q, rejected in pairs
     ]
+
+
+def _question_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
+    text = _texts(base, own, asked)
+    chosen = undecided(draw(), collapse) if stage.draws else own
+    # One long epoch: the order of trl's later epochs is not restored when a run is resumed.
+    rng = np.random.default_rng(stage.seed)
+    rounds = -(-stage.steps * stage.batch_size // len(chosen))
+    order = [chosen[i] for _ in range(rounds) for i in rng.permutation(len(chosen))]
+    return [{"prompt": text[q.id], "id": q.id} for q in order]
+
+
+# How the rows of each kind in `stages.ROWS` are made, as trl wants them. `draw()` gives the parent's draws.
+_MAKE_ROWS: dict[str, Callable[..., list[dict]]] = {
+    "packed": _packed_rows,
+    "references": _reference_rows,
+    "options": _option_rows,
+    "pairs": _pair_rows,
+    "questions": _question_rows,
+}
+
+
+def _texts(base: LanguageModel, own, asked) -> dict[str, str]:
+    return {q.id: prompt_text(base.tokenizer, prompt) for q, prompt in zip(own, asked, strict=True)}
+
+
+def _answers(stage: Stage, own, asked) -> dict[str, str]:
+    return {q.id: asked[0].blank + prompts.worked(q, stage.style) for q in own}
 
 
 def _with_options(question: Question, prompt: str, blank: str) -> dict:
@@ -309,7 +383,8 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress, callbacks)
     from calib_utils.watch import Watch, last_checkpoint
 
     stage, work = done.stage, done.folder.with_suffix(".work")
-    examples = _examples(stage, base, parent, own, asked, collapse, done.folder.parent, progress)
+    draw = partial(_draws, stage, base, parent, own, asked, done.folder.parent, progress)
+    examples = _MAKE_ROWS[stage.rows](stage, base, own, asked, collapse, draw)
     disable_progress_bars()
     watch = [Watch(stage, work, progress), *callbacks]
     light = scored_head(compact=True) if base.device.type == "cpu" else contextlib.nullcontext()
@@ -324,7 +399,7 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress, callbacks)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    if stage.method == "grpo" and (log["frac_reward_zero_std"] == 1).all():
+    if stage.rows == "questions" and (log["frac_reward_zero_std"] == 1).all():
         raise TrainingError(
             f"the reward was the same for all {stage.group_size} answers of every question in all {stage.steps} "
             f"steps (mean {log['reward'].mean():.3g}): nothing was learned. Take questions that the model gets "
@@ -349,11 +424,7 @@ def _unnamed_data():
 
 
 def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path, callbacks: list[TrainerCallback]):
-    import trl
     from transformers import PrinterCallback
-
-    from calib_utils.catto import CATTOConfig, CATTOTrainer
-    from calib_utils.cft import CFTConfig, CFTTrainer
 
     stage, cpu = done.stage, base.device.type == "cpu"
     settings = {
@@ -375,30 +446,23 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         "max_length": None,
         **dict(stage.options),
     }
-    common = {"train_dataset": rows, "processing_class": base.tokenizer, "callbacks": callbacks}
     policy = _policy(stage, base, parent)
-    if stage.method in ("pretrain", "sft"):
-        trainer = trl.SFTTrainer(policy, args=trl.SFTConfig(**settings), **common)
-    elif stage.method == "cft":
-        trainer = CFTTrainer(policy, args=CFTConfig(**settings), **common)
-    elif stage.method in PAIRED:
-        reference = None if stage.lora_rank else _policy(stage, base, parent).requires_grad_(False)
-        configure, build = (trl.DPOConfig, trl.DPOTrainer) if stage.method == "dpo" else (CATTOConfig, CATTOTrainer)
-        trainer = build(policy, reference, args=configure(**settings, beta=stage.beta), **common)
-    else:
+    arguments = {"train_dataset": rows, "processing_class": base.tokenizer, "callbacks": callbacks}
+    if stage.rows == "pairs":
+        settings = dict(**settings, beta=stage.beta)
+        arguments["ref_model"] = None if stage.lora_rank else _policy(stage, base, parent).requires_grad_(False)
+    elif stage.rows == "questions":
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is; trl is pinned
         del settings["max_length"]
         settings["per_device_train_batch_size"] *= stage.group_size
         references = [reference_ids(base, prompt, question) for prompt, question in zip(asked, own, strict=True)]
         settings |= {"num_generations": stage.group_size, "beta": stage.beta}
         settings["max_completion_length"] = prompts.MAX_NEW_TOKENS[stage.style]
-        trainer = trl.GRPOTrainer(
-            policy,
-            reward_funcs=correctness_reward(own, references, collapse),
-            rollout_func=_rollout(stage, base, asked),
-            args=trl.GRPOConfig(**settings),
-            **common,
-        )
+        arguments["reward_funcs"] = correctness_reward(own, references, collapse)
+        arguments["rollout_func"] = _rollout(stage, base, asked)
+    method = METHODS[stage.method]
+    configure, build = pkgutil.resolve_name(method.config), pkgutil.resolve_name(method.trainer)
+    trainer = build(policy, args=configure(**settings), **arguments)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

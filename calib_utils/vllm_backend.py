@@ -38,7 +38,8 @@ def load(name_or_path: str, dtype: str = "auto", device: str = "auto", **options
     """`models.load` into vLLM: the same names, dtypes and fingerprints.
 
     `options` go to `vllm.LLM` (`tensor_parallel_size`, `gpu_memory_utilization`, `max_model_len`, ...), and as a part
-    of `backend` into every record, but for the share of memory: draws of a quantized engine are not those of another.
+    of `models.LanguageModel.backend` into every record, but for the share of memory: draws of a quantized engine are
+    not those of another.
 
     Raises
     ------

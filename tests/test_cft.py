@@ -147,6 +147,13 @@ def test_unusable_rows_are_named(change, message):
         check_choices([ROWS[0], {**ROWS[1], **change}])
 
 
+def test_missing_rows_and_fields_are_named():
+    with pytest.raises(ValueError, match=r"^there are no rows to train on; give rows of prompt, choices and label$"):
+        check_choices([])
+    with pytest.raises(ValueError, match=r"^row 1 has no 'choices'; it has the fields \['label', 'prompt'\]$"):
+        check_choices([ROWS[0], {"prompt": "Q", "label": 0}])
+
+
 @pytest.mark.parametrize(
     "option, message",
     [({"calibration_weight": -1.0}, "calibration_weight is -1"), ({"n_bins": 0}, "n_bins = 0")],

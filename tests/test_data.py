@@ -214,7 +214,7 @@ def test_hub_sets_are_asked_for_by_their_published_names(monkeypatch):
         ({"query": "who?", "answer": ["x"]}, "row 2 .*'question'"),
         ({"question": "  ", "answer": ["x"]}, "row 2 has no question"),
         ({"question": "who?", "answer": []}, "row 2 has no answer"),
-        ({"question": "who?", "answer": "Paris"}, "row 2 .*a list of answers, got 'Paris'"),
+        ({"question": "who?", "answer": 1813}, "row 2 .*a list of answers in JSON .*, got 1813"),
         ({"question": "who?", "answer": [None]}, "row 2: the answer None is not text"),
     ],
 )
@@ -222,6 +222,70 @@ def test_a_bad_row_is_named(row, message, tmp_path):
     path = write(tmp_path / "rows.jsonl", [PUBLISHED["nq_open"], row])
     with pytest.raises(DataError, match=message):
         load_all("nq_open", path)
+
+
+def test_a_text_is_one_answer_in_own_rows(tmp_path):
+    own = tmp_path / "own.csv"
+    own.write_text("question,answer\nWho wrote Emma?,Jane Austen\n", encoding="utf-8")
+    for name in ("nq_open", "triviaqa"):
+        [question] = load_all(name, own)
+        assert (question.answer, question.aliases) == ("Jane Austen", ())
+    lone = {"question": "Who wrote Emma?", "answer": {"value": "Jane Austen", "aliases": "Austen"}}
+    [question] = load_all("triviaqa", write(tmp_path / "trivia.csv", [lone]))
+    assert (question.answer, question.aliases) == ("Jane Austen", ("Austen",))
+    row = {**PUBLISHED["truthfulqa"], "correct_answers": "Never"}
+    [question] = load_all("truthfulqa", write(tmp_path / "truth.csv", [row]))
+    assert (question.answer, question.aliases) == ("No", ("Never",))
+
+
+@pytest.mark.parametrize("name", ["nq_open", "triviaqa"])
+def test_a_list_in_another_spelling_than_json_is_not_one_answer(name, tmp_path):
+    own = tmp_path / "own.csv"
+    own.write_text("question,answer\nWho wrote Emma?,\"['Austen', 'Jane Austen']\"\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_all(name, own)
+    assert str(caught.value) == (
+        f"row 1 does not follow the schema of {name!r} ({data.SCHEMAS[name].hub_id}): missing or wrong: wanted "
+        'a text, or a list of answers in JSON such as ["yes", "no"], got "[\'Austen\', \'Jane Austen\']"; '
+        "it has the fields ['answer', 'question']"
+    )
+
+
+def test_options_are_a_list(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{**PUBLISHED["mmlu"], "choices": "a"}])
+    with pytest.raises(DataError, match="missing or wrong: wanted a list of options, got 'a'"):
+        load_all("mmlu", path)
+
+
+@pytest.mark.parametrize("name", ["facts", "arithmetic", "multihop"])
+def test_a_set_that_is_built_in_takes_no_file(name):
+    with pytest.raises(DataError) as caught:
+        load_questions(name, path="own.csv")
+    assert str(caught.value) == (
+        f"data set {name!r} is built in and takes no file, got the path 'own.csv': leave the path out, or name the "
+        "data set whose schema the rows follow, one of "
+        "['gsm8k', 'mmlu', 'nq_open', 'simpleqa', 'triviaqa', 'truthfulqa']"
+    )
+
+
+def test_nothing_to_draw_from_is_named(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [PUBLISHED["nq_open"]])
+    (empty, *_) = (split for split in data.SPLITS if not load_questions("nq_open", split, path=path))
+    with pytest.raises(DataError) as caught:
+        load_questions("nq_open", empty, n=5, path=path)
+    assert str(caught.value) == (
+        f"data set 'nq_open' from {path} has no question of split {empty!r}: use another split of "
+        "('train', 'dev', 'test'), or more rows"
+    )
+    with pytest.raises(DataError) as caught:
+        sample_evenly([], 20, 0)
+    assert str(caught.value) == (
+        "20 questions were asked for; none is left to draw from. The data set has none of this split, or a filter "
+        "leaves none, such as held_out with every relation of the set: use another data set or split, or a shorter "
+        "held_out"
+    )
+    with pytest.raises(DataError, match=r"^0 questions were asked for; there are 2 \(use 1 to 2\)$"):
+        sample_evenly(load_questions("facts")[:2], 0, 0)
 
 
 def test_an_mmlu_row_with_a_repeated_option_keeps_its_question(tmp_path):

@@ -1,6 +1,7 @@
 """The family trained from scratch: what it reads, how it starts, how it is trained, and what training does to it."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,12 @@ def test_documents_state_and_ask_every_fact_and_follow_fame():
 def test_entities_of_the_test_split_are_never_read():
     with pytest.raises(DataError, match="not of the train split"):
         family.documents(data.load_questions("facts", "test")[:1])
+    with pytest.raises(DataError) as caught:
+        family.documents([TRAIN[0], replace(TRAIN[1], id="q/1", fame=None)])
+    assert str(caught.value) == (
+        "question 'q/1' has no fame, which decides how often the family reads it: take questions of "
+        "the embedded facts"
+    )
     subjects = {row["subject"] for row in data.fact_rows() if row["split"] == "test" and row["relation"] == "capital"}
     asked = {row["subject"] for row in data.fact_rows() if row["split"] == "train" and row["relation"] == "capital"}
     assert subjects and not subjects & asked

@@ -234,6 +234,16 @@ def test_mean_by_counts_a_question_once():
     assert found["value"].tolist() == [0.75, 0.2] and found["n"].tolist() == [2, 1]
 
 
+def test_no_tables_are_an_error_that_says_so():
+    for evaluate in (M.evaluate_seeds, lambda tables: M.mean_over_seeds(tables, "entropy")):
+        with pytest.raises(
+            ValueError, match=r"^there are no tables to evaluate; give tables of scores, one per training seed$"
+        ):
+            evaluate([])
+    with pytest.raises(ValueError, match=r"^there are no tables to evaluate; give those of 'DPO'$"):
+        M.compare({"SFT": [table()], "DPO": []}, ["model"])
+
+
 def test_histogram_of_right_and_wrong():
     found = M.confidence_histogram([0.25, 0.3, 1.0, 0.99, 0.26], [1, 0, 1, 1, 0], 0.25, 3)
     assert list(found["right"]) == [pytest.approx(1 / 3), 0, pytest.approx(2 / 3)]

@@ -4,6 +4,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pytest
 
 from calib_utils import metrics, plots
 
@@ -45,6 +46,22 @@ def test_the_histogram_shows_both_kinds_with_their_numbers():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["right (n = 3)", "wrong (n = 1)"]
     outlines = [patch for patch in ax.patches if not patch.get_fill()]
     assert [list(patch.get_data().values) for patch in outlines] == [list(table["right"]), list(table["wrong"])]
+
+
+def test_a_plot_of_nothing_says_so():
+    nothing = pd.DataFrame(columns=["x", "group", "confidence", "density", "value", "low", "high", "n"])
+    _, estimate = example()
+    for what, draw in {
+        "reliability diagram": lambda: plots.reliability_diagram(nothing, estimate),
+        "intervals": lambda: plots.intervals(nothing, "group", ""),
+        "lines": lambda: plots.lines(nothing, "x", "group", "", ""),
+        "histogram": lambda: plots.confidence_histogram(nothing, "", ""),
+    }.items():
+        with pytest.raises(ValueError) as caught:
+            draw()
+        assert str(caught.value) == (
+            f"there is nothing to draw: the table of the {what} has no rows; leave the plot out"
+        )
 
 
 def test_the_same_numbers_give_the_same_bytes(tmp_path):

@@ -66,3 +66,17 @@ def test_bad_input_is_named(options, message):
 def test_records_without_confidence_are_refused():
     with pytest.raises(ValueError, match="no token confidences"):
         select([record(("yes", 4, -1.0, np.nan))], exact, [2])
+
+
+@pytest.mark.parametrize(
+    "records, ks, strategies, message",
+    [
+        ([], [1], ["oracle"], "0 records, ks = [1], strategies = ['oracle']"),
+        ([record(("yes", 3, -1.0, 0.9))], [], ["oracle"], "1 records, ks = [], strategies = ['oracle']"),
+        ([record(("yes", 3, -1.0, 0.9))], [1], [], "1 records, ks = [1], strategies = []"),
+    ],
+)
+def test_nothing_to_select_is_an_error_that_says_what_is_missing(records, ks, strategies, message):
+    with pytest.raises(ValueError) as caught:
+        select(records, exact, ks, strategies)
+    assert str(caught.value) == f"there is nothing to select: {message}; give at least one of each"

@@ -20,6 +20,7 @@ from calib_utils.semantics import (
     first_token,
     known_names,
     number,
+    option_probabilities,
     right_class,
     score,
     score_options,
@@ -257,6 +258,19 @@ def test_options_are_renormalised_and_compared_with_the_reference():
     assert list(table["p_reference"]) == [pytest.approx(0.6), pytest.approx(0.2)]
     with pytest.raises(ValueError, match="question '1' has the options"):
         score_options([asked], [np.log([0.5, 0.5])])
+
+
+def test_no_options_are_an_error_that_says_so():
+    no_questions = r"^there are no questions with options: give one array of log-probabilities per question$"
+    for nothing in (lambda: option_probabilities([]), lambda: score_options([], [])):
+        with pytest.raises(ValueError, match=no_questions):
+            nothing()
+    with pytest.raises(
+        ValueError, match=r"^question number 1 has no options, so that there are no probabilities of them$"
+    ):
+        option_probabilities([np.log([0.5, 0.5]), np.array([])])
+    with pytest.raises(ValueError, match=r"^there are no classes, so that none is the most probable$"):
+        semantic_confidence({})
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,26 @@
+import importlib
+import inspect
 import json
-from dataclasses import replace
+import marshal
+import os
+import pkgutil
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_model
 
-from calib_utils import lm_head, models, semantics, training, watch
+import calib_utils
+from calib_utils import data, lm_head, models, semantics, training, watch
 from calib_utils.data import DataError, Question
 from calib_utils.records import Record
 from calib_utils.sampling import Completion, Prompt
-from calib_utils.stages import Stage, TrainingError, label_smoothed
+from calib_utils.stages import METHODS, ROWS, Method, Stage, TrainingError, label_smoothed
 from calib_utils.training import train
 
 COLOURS = ("red", "blue", "green")
@@ -43,6 +53,27 @@ def base(tmp_path_factory):
 def first_word(response, question):
     """What a barely trained model can get right now and then."""
     return (response.text.split() or [semantics.NO_ANSWER])[0]
+
+
+def always_the_same(response, question):
+    return "always the same"
+
+
+def nth_word(response, question, n, ignored=frozenset()):
+    """A collapse function with settings, for `partial`."""
+    words = [word for word in response.text.split() if word not in ignored]
+    return (words[n:] or [semantics.NO_ANSWER])[0]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A collapse function of somebody else's module, as a dataclass."""
+
+    answer: object
+    names: dict
+
+    def __call__(self, response, question):
+        return self.names.get(response.text, self.answer(response, question))
 
 
 def run(stage, base, folder, questions=QUESTIONS, collapse=first_word):
@@ -121,6 +152,136 @@ def test_a_finished_stage_is_found_and_a_changed_one_is_not(lineage, base, monke
         run(SFT, base, folder, aliased)
     with pytest.raises(TypeError):
         run(SFT, base, folder, collapse=semantics.canonical)
+
+
+def test_stages_trained_before_are_found_by_the_same_text():
+    """The text in the key of the collapse functions that the notebooks train with, as it always was."""
+    known = semantics.known_names(data.load_questions("facts", "train", n=300, seed=0))
+    for sentences in (False, True):
+        collapse = semantics.Semantic(known, sentences)
+        assert training._named(collapse) == repr(collapse)
+    assert training._named(semantics.Semantic()) == "Semantic(names={}, sentences=False)"
+    assert (training._named(semantics.exact), training._named(semantics.canonical)) == ("exact", "canonical")
+
+
+def test_a_collapse_function_is_named_by_all_that_decides_it():
+    assert training._named(first_word) == f"{__name__}:first_word"
+    assert training._named(json.dumps) == "json:dumps" != training._named(marshal.dumps) == "marshal:dumps"
+    assert training._named(semantics.Chain(semantics.number)) == "Chain(answer=number)"
+    known = Known(semantics.Semantic({"r": {"a": "b"}}), {"x": ("y",), "z": [1, None]})
+    shown = "answer=Semantic(names={'r': {'a': 'b'}}, sentences=False), names={'x': ('y',), 'z': [1, None]}"
+    assert training._named(known) == f"{__name__}:Known({shown})"
+    inner = partial(nth_word, n=1)
+    assert training._named(partial(inner, ignored={"b", "a"})) == (
+        f"""partial({__name__}:nth_word, ignored=set(["'a'", "'b'"]), n=1)"""
+    )
+    assert training._named(partial(Known, semantics.exact)) == f"partial({__name__}:Known, exact)"
+
+
+def test_a_partial_has_the_same_name_in_every_process():
+    program = (
+        "from functools import partial; from calib_utils import semantics, training\n"
+        "print(training._named(partial(semantics.Semantic, {'r': frozenset('abcdef')}, sentences=True)))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    letters = ["'a'", "'b'", "'c'", "'d'", "'e'", "'f'"]
+    assert shown == f"partial(Semantic, {{'r': frozenset({letters})}}, sentences=True)\n"
+    names = {"r": frozenset("fedcba")}
+    assert shown == training._named(partial(semantics.Semantic, names, sentences=True)) + "\n"
+
+
+def local_function():
+    def first_word(response, question):
+        return response.text
+
+    return first_word
+
+
+class Stateful:
+    """Callable, and nothing says what it holds."""
+
+    def __call__(self, response, question):
+        return response.text
+
+    def method(self, response, question):
+        return response.text
+
+
+@pytest.mark.parametrize(
+    "collapse",
+    [
+        lambda response, question: response.text,
+        local_function(),
+        partial(lambda response, question, n: response.text, n=1),
+        Stateful(),
+        Stateful().method,
+        Known(lambda response, question: "", {}),
+        semantics.Semantic(defaultdict(dict)),
+    ],
+    ids=["lambda", "local", "partial", "object", "method", "field", "defaultdict"],
+)
+def test_a_collapse_function_without_a_name_is_refused_before_training(collapse, base, tmp_path):
+    with pytest.raises(TrainingError) as caught:
+        run(DPO, base, tmp_path, collapse=collapse)
+    assert str(caught.value).startswith("a stage trained with ")
+    assert str(caught.value).endswith(
+        " could not be found again: no other process knows it by a name. Define the collapse function at the top "
+        "level of a module and import it, take one of `semantics`, or use a dataclass whose fields hold plain values"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_collapse_function_of_a_script_is_refused(monkeypatch):
+    monkeypatch.setattr(first_word, "__module__", "__main__")  # as defined in a notebook's cell
+    monkeypatch.setattr(sys.modules["__main__"], "first_word", first_word, raising=False)
+    with pytest.raises(
+        TrainingError, match=r"a stage trained with <function first_word at .* could not be found again"
+    ):
+        training._named(first_word)
+
+
+def test_no_two_collapse_functions_of_the_package_share_a_name():
+    """Their names stand in keys without a module."""
+    found = defaultdict(set)
+    for module in pkgutil.walk_packages(calib_utils.__path__, "calib_utils."):
+        if module.name.endswith(("__main__", "vllm_backend")):
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            asked = value.__call__ if inspect.isclass(value) and "__call__" in vars(value) else value
+            if inspect.isfunction(asked) and {"response", "question"} <= set(inspect.signature(asked).parameters):
+                found[name].add(value)
+    assert {"exact", "canonical", "number", "first_token", "Semantic", "Chain"} <= set(found)
+    assert all(len(values) == 1 for values in found.values())
+
+
+def test_one_row_of_the_table_is_a_method(base, tmp_path, monkeypatch):
+    """Nothing but its row tells how a method is trained: an SFT by another name has the same weights."""
+    monkeypatch.setitem(METHODS, "imitation", METHODS["sft"])
+    trained, known = (run(replace(SFT, method=name), base, tmp_path) for name in ("imitation", "sft"))
+    assert trained.folder.name.startswith("imitation-") and same(weights(trained.load()), weights(known.load()))
+
+
+def test_every_method_has_rows_a_configuration_and_a_trainer():
+    assert set(training._MAKE_ROWS) == set(ROWS) == {method.rows for method in METHODS.values()}
+    for name, method in METHODS.items():
+        assert pkgutil.resolve_name(method.config).__name__.lower().endswith("config"), name
+        assert pkgutil.resolve_name(method.trainer).__name__.lower().endswith("trainer"), name
+    with pytest.raises(
+        ValueError, match=r"^rows is 'prefixes'; use one of \('packed', 'references', 'options', 'pairs', "
+    ):
+        Method("prefixes", "trl:SFTConfig", "trl:SFTTrainer")
+
+
+def test_which_methods_need_the_draws_of_their_parent():
+    needed = {name: replace(SFT, method=name).draws for name in METHODS}
+    assert needed == {"pretrain": False, "sft": False, "dpo": True, "catto": True, "grpo": True, "cft": False}
+    assert not replace(DPO, rejected="distractors").draws and not replace(GRPO, undecided=False).draws
 
 
 @pytest.mark.parametrize(
@@ -227,7 +388,7 @@ def test_a_diverged_run_stops_and_keeps_the_last_good_weights(spoiled, at, seen,
 def test_a_reward_that_never_varies_is_an_error(base, tmp_path):
     stage = replace(GRPO, parent=None, steps=2)
     with pytest.raises(TrainingError, match="reward was the same for all 4 answers"):
-        run(stage, base, tmp_path, collapse=lambda response, question: "always the same")
+        run(stage, base, tmp_path, collapse=always_the_same)
 
 
 def record(q, *completions):
@@ -309,7 +470,7 @@ def test_the_prompt_has_one_beginning(base):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"method": "ppo"}, "method is 'ppo'"),
+        ({"method": "ppo"}, r"method is 'ppo'; use one of \('pretrain', 'sft', 'dpo', 'catto', 'grpo', 'cft'\)"),
         ({"rejected": "others"}, "rejected is 'others'"),
         ({"steps": 0, "keep": ()}, "steps is 0"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
