@@ -138,11 +138,14 @@ def _unmet(conditions: str) -> list[str]:
         by_answer.setdefault(answer, []).append(f'"{name}"')
     told = []
     for answer, names in by_answer.items():
-        plural, verb = ("s", "are") if len(names) > 1 else ("", "is")
+        plural = len(names) > 1
+        all_of_them = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
         if answer == "no":
-            told.append(f"The condition{plural} {' and '.join(names)} {'do' if plural else 'does'} not hold")
-        elif answer != "yes":
-            told.append(f"The condition{plural} {' and '.join(names)} {verb} {answer}")
+            verb = "do not hold" if plural else "does not hold"
+        else:
+            verb = f"{'are' if plural else 'is'} {answer}"
+        if answer != "yes":
+            told.append(f"The condition{'s' if plural else ''} {all_of_them} {verb}")
     return told
 
 

@@ -98,6 +98,8 @@ def test_conditions_that_do_not_hold_are_named():
         '. The conditions "next token" and "multiple choice" do not hold. The condition "new entities" is not '
         in several
     )
+    three = sentence(conditions="a: no; b: no; c: no; d: not measured; e: not measured")
+    assert 'The conditions "a", "b" and "c" do not hold. The conditions "d" and "e" are not measured. The' in three
     assert "condition" not in sentence(conditions="next token: yes") + sentence(conditions="")
 
 
