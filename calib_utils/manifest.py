@@ -95,7 +95,8 @@ def of_data(parameters: dict) -> dict:
 
 def digest(notebook: Path) -> str:
     """Changes when the notebook, the package or a requirement does."""
-    package = [path for path in (ROOT / "calib_utils").rglob("*") if path.suffix in (".py", ".json", ".mplstyle")]
+    kinds = (".py", ".json", ".csv", ".mplstyle")
+    package = [path for path in (ROOT / "calib_utils").rglob("*") if path.suffix in kinds]
     sources = [notebook, *sorted(package), *sorted(ROOT.glob("requirements*.txt"))]
     parts = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sources]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,170 @@
+"""Findings: sentences that say what a run measured, made from its claim rows and tables; no number is typed.
+
+The verdicts are those of the rows: this module knows no list of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from importlib import resources
+
+import pandas as pd
+
+SEARCHES = resources.files("calib_utils") / "search"
+_IN_WORDS = {"partly": "partly reproduced"}  # every other verdict is a phrase already
+_ABOUT = {"profile": "profile", "model": "model", "dataset": "data"}
+
+
+def summary(rows: pd.DataFrame | Iterable[Mapping]) -> str:
+    """How many claims have which verdict, and one sentence per claim row, as Markdown.
+
+    What all rows share (profile, model, data) is said once; what they do not is said in each sentence.
+
+    Parameters
+    ----------
+    rows : of `claims.claim_row` or `claims.csv`; claim, verdict and value are needed, every other column may be
+        missing or empty. Columns that are known here: ci_low, ci_high, n, seeds, profile, model, dataset, conditions,
+        rule, paper_value, quantity (what the value is), kind (paper, or whose statement it is), n_decides (the number
+        of questions that would decide the claim).
+
+    Raises ValueError if there are no rows.
+    """
+    rows = _records(rows)
+    shared = [name for name in _ABOUT if len({_text(row, name) for row in rows}) == 1 and _text(rows[0], name)]
+    about = ", ".join(f"{_ABOUT[name]} {_text(rows[0], name)}" for name in shared)
+    own = [name for name in _ABOUT if name not in shared]
+    first = counts(rows) + (f" {about[0].upper()}{about[1:]}." if about else "")
+    return "\n".join([first, "", *(f"- {_sentence(row, own)}" for row in rows)])
+
+
+def counts(rows: pd.DataFrame | Iterable[Mapping]) -> str:
+    """`4 claims: 2 partly reproduced, 2 not reproduced.`, kinds of claims apart; the most frequent verdict first.
+
+    Raises ValueError if there are no rows.
+    """
+    rows = _records(rows)
+    kinds = dict.fromkeys(_text(row, "kind") for row in rows)
+    told = []
+    for kind in kinds:
+        found = Counter(_verdict(row) for row in rows if _text(row, "kind") == kind)
+        name = f"{found.total()} claim{'s' if found.total() > 1 else ''}" + (f" ({kind})" if kind else "")
+        told.append(f"{name}: {', '.join(f'{n} {verdict}' for verdict, n in found.most_common())}")
+    return "; ".join(told) + "."
+
+
+def ordering(table: pd.DataFrame, label: str | list[str], quantity: str) -> str:
+    """One line of Markdown: for which row of a table a quantity is lowest and highest, and what lies between.
+
+    Parameters
+    ----------
+    table : rows of one metric, columns `label` (one or several), value, low, high, n. A row without a value (NaN) is
+        not counted.
+    quantity : what the values are, for a reader.
+
+    Raises ValueError if no row has a value.
+    """
+    rows = table.dropna(subset="value").sort_values("value", kind="stable").reset_index(drop=True)
+    if rows.empty:
+        raise ValueError(f"there is no value of {quantity!r}; give a table with at least one row that has one")
+    names = rows[[label] if isinstance(label, str) else label].astype(str).agg(", ".join, axis=1)
+    intervals = [_interval(*ends) for ends in zip(rows["value"], rows["low"], rows["high"], strict=True)]
+    asked = sorted(set(rows["n"].astype(int)))
+    line = f"- **{quantity}** (n = {asked[0]:,}" + (f" to {asked[-1]:,})" if len(asked) > 1 else ")")
+    if len(rows) == 1:
+        return f"{line}: {names[0]} ({intervals[0]})"
+    last = len(rows) - 1
+    line += f": lowest for {names[0]} ({intervals[0]}), highest for {names[last]} ({intervals[last]})"
+    between = [f"{names[at]} {_number(rows['value'][at])}" for at in range(1, last)]
+    return line + (f"; between them {'; '.join(between)}" if between else "")
+
+
+def search(notebook: str) -> pd.DataFrame:
+    """What was tried on the default model before the settings of a notebook (`"02"`) were fixed: one row per setting.
+
+    Side experiments that no run repeats. Columns: stage, setting, split, n, seed, then what was measured (in shares,
+    or as the name says), chosen (whether it is the notebook's default) and note.
+
+    Raises ValueError for a notebook without such a table.
+    """
+    path = SEARCHES / f"{notebook}_search.csv"
+    if not path.is_file():
+        there = sorted(found.name[:2] for found in SEARCHES.iterdir() if found.name.endswith("_search.csv"))
+        raise ValueError(f"no search is recorded for notebook {notebook!r}; there are {there}")
+    return pd.read_csv(path)
+
+
+def _records(rows: pd.DataFrame | Iterable[Mapping]) -> list[Mapping]:
+    rows = rows.to_dict("records") if isinstance(rows, pd.DataFrame) else list(rows)
+    if not rows:
+        raise ValueError("there are no claim rows; run the cells that decide the claims first")
+    return rows
+
+
+def _text(row: Mapping, name: str) -> str:
+    """The field as text, empty if it is missing, None or NaN."""
+    value = row.get(name, "")
+    return "" if pd.isna(value) else str(value).strip()
+
+
+def _verdict(row: Mapping) -> str:
+    return _IN_WORDS.get(row["verdict"], row["verdict"])
+
+
+def _sentence(row: Mapping, own: Iterable[str]) -> str:
+    sentence = (
+        f"**{row['claim']}** - {_verdict(row)}: {_interval(*(_text(row, c) for c in ('value', 'ci_low', 'ci_high')))}"
+    )
+    if quantity := _text(row, "quantity") or _before_the_rule(_text(row, "rule")):
+        sentence += f" for {quantity}"
+    seeds = _text(row, "seeds")
+    about = [f"n = {_whole(row, 'n')}"] if _text(row, "n") else []
+    about += [f"seed{'s' if ' ' in seeds else ''} {seeds}"] if seeds else []
+    about += [f"{_ABOUT[name]} {_text(row, name)}" for name in own if _text(row, name)]
+    parts = [sentence + (f" ({', '.join(about)})" if about else "")]
+    parts += _unmet(_text(row, "conditions"))
+    if _text(row, "n_decides"):
+        parts.append(f"About {_whole(row, 'n_decides')} questions would decide it")
+    if _text(row, "paper_value"):
+        parts.append(f"The paper: {_text(row, 'paper_value')}")
+    return ". ".join(parts) + "."
+
+
+def _unmet(conditions: str) -> list[str]:
+    """A sentence for the conditions that do not hold, and one per other answer than yes, of `a: yes; b: no`."""
+    by_answer: dict[str, list[str]] = {}
+    for condition in filter(None, conditions.split("; ")):
+        name, _, answer = condition.rpartition(": ")
+        by_answer.setdefault(answer, []).append(f'"{name}"')
+    told = []
+    for answer, names in by_answer.items():
+        plural = len(names) > 1
+        all_of_them = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        if answer == "no":
+            verb = "do not hold" if plural else "does not hold"
+        else:
+            verb = f"{'are' if plural else 'is'} {answer}"
+        if answer != "yes":
+            told.append(f"The condition{'s' if plural else ''} {all_of_them} {verb}")
+    return told
+
+
+def _before_the_rule(rule: str) -> str:
+    """`smECE of DPO` out of `smECE of DPO: reproduced if ...`; empty if the rule has no such beginning."""
+    quantity, colon, _ = rule.partition(": ")
+    return quantity if colon and " if " not in quantity else ""
+
+
+def _interval(value, low, high) -> str:
+    """`0.044 [0.011, 0.085]`; the value alone where there is no interval."""
+    ends = [_number(end) for end in (low, high) if end != "" and not pd.isna(end)]
+    return _number(value) + (f" [{', '.join(ends)}]" if len(ends) == 2 else "")
+
+
+def _number(value) -> str:
+    """Three decimals, without the sign of a rounded zero."""
+    return f"{round(float(value), 3) + 0.0:.3f}"
+
+
+def _whole(row: Mapping, name: str) -> str:
+    return f"{round(float(row[name])):,}"
