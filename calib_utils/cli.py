@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--profile", choices=PROFILES, default="cpu", help="sizes (default: cpu)")
     command.add_argument("--only", nargs="+", metavar="NN", help="notebooks by the beginning of their name")
     command.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE")
-    command.add_argument("--output", type=Path, help="folder of executed notebooks (default: runs/notebooks/PROFILE)")
+    command.add_argument("--output", type=Path, help="folder of executed notebooks (default: in runs/)")
     command.add_argument(
         "--jobs", type=int, help="notebooks run at once (default: one, or one a GPU; to redraw one a core)"
     )

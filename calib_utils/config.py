@@ -80,7 +80,8 @@ class FolderConfig(BaseModel):
         ----------
         sources : the cells that ran so far; by default those that IPython remembers.
 
-        Raises ConfigError for a parameter that is unknown, wrong or out of range.
+        Raises ConfigError for a parameter that is unknown, wrong or out of range, and for a folder whose figures a
+        manifest describes.
         """
         cells = namespace.get("In", ()) if sources is None else sources
         written, injected = _given_names(cells)
@@ -91,7 +92,14 @@ class FolderConfig(BaseModel):
             if name in namespace and (name in injected or repr(namespace[name]) != repr(default))
         }
         profile = cls.checked({n: v for n, v in explicit.items() if n == "profile"}).profile
-        return cls.checked({**profile_parameters(profile, cls.notebook(), declared=cls.model_fields), **explicit})
+        run = cls.checked({**profile_parameters(profile, cls.notebook(), declared=cls.model_fields), **explicit})
+        described = run.figures_dir / f"{cls.notebook()[:2]}_manifest.json"
+        if cls.notebook() and STAGED not in os.environ and described.exists():
+            raise ConfigError(
+                f"figures is {run.figures!r}: {described} describes the figures there, which only "
+                "`python -m calib_utils run` replaces; leave figures empty, or name another folder"
+            )
+        return run
 
     @property
     def figures_dir(self) -> Path:

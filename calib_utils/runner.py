@@ -104,6 +104,8 @@ def parameters_of(notebook: Path, profile: str, overrides: Mapping[str, object])
 
     Raises ConfigError, before anything starts, for a parameter that is unknown, of a wrong type or out of range.
     """
+    if overrides.get("profile", profile) != profile:  # its sizes would be those of the other one
+        raise ConfigError(f"profile is {profile!r} and {overrides['profile']!r}; choose it with --profile alone")
     declared = study(notebook).model_fields
     parameters = {**profile_parameters(profile, notebook.stem, declared=declared), **overrides}
     parameters.setdefault("figures", destination(profile, overrides)[0])
@@ -127,7 +129,7 @@ def destination(profile: str, overrides: Mapping[str, object]) -> tuple[str, Pat
     """
     changed = {name: value for name, value in overrides.items() if name not in _HARMLESS}
     if changed:
-        told = json.dumps([profile, changed], sort_keys=True)
+        told = json.dumps([profile, changed], sort_keys=True, default=repr)
         folder = f"runs/custom/{hashlib.sha256(told.encode()).hexdigest()[:8]}"
         return str(changed.get("figures", f"{folder}/figures")), ROOT / folder / "notebooks"
     return "figures" if profile == "cpu" else f"runs/{profile}/figures", ROOT / "runs" / "notebooks" / profile

@@ -22,7 +22,7 @@ from calib_utils.config import (
 GOOD = dict(
     profile="cpu", model="m", adapter="", chat=False,
     dtype="auto", device="cpu", dataset="facts", data_path="", n_questions=4,
-    n_samples=5, n_shots=0, seed=0, n_boot=10, max_rows=8, figures="figures", runs="runs",
+    n_samples=5, n_shots=0, seed=0, n_boot=10, max_rows=8, figures="runs/figures", runs="runs",
 )  # fmt: skip
 
 
@@ -121,6 +121,14 @@ def test_who_runs_decides_where_figures_go(monkeypatch):
     assert given.figures_dir == ROOT / "runs" / "mine"
     monkeypatch.setenv(STAGED, "/staged")  # by the runner, which publishes what succeeded
     assert str(given.figures_dir) == "/staged" and given.claims_dir == ROOT / "runs" / "mine"
+
+
+def test_a_notebook_run_by_hand_does_not_write_where_a_manifest_describes_the_figures(tmp_path, monkeypatch):
+    (tmp_path / "08_manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"figures is .*08_manifest\.json describes.*leave figures empty"):
+        ClaimsStudy.from_namespace({"figures": str(tmp_path)})
+    monkeypatch.setenv(STAGED, "/staged")
+    assert ClaimsStudy.from_namespace({"figures": str(tmp_path)}).claims_dir == tmp_path
 
 
 @pytest.mark.parametrize("notebook", STUDIES)

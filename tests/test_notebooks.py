@@ -136,7 +136,9 @@ def test_a_wrong_override_is_refused_before_anything_runs(name, value, message):
 
 def test_a_value_out_of_range_ends_the_command_at_once_and_writes_nothing():
     def seen():
-        return {path: path.stat().st_mtime_ns for name in ("figures", "runs") for path in (ROOT / name).rglob("*")}
+        return {
+            path: path.stat().st_mtime_ns for name in ("figures", "runs/custom") for path in (ROOT / name).rglob("*")
+        }
 
     before, began = seen(), time.monotonic()
     command = [sys.executable, "-m", "calib_utils", "run", "-p", "n_questions=0"]
@@ -225,6 +227,8 @@ def test_a_notebook_executed_by_nbconvert_follows_its_profile(tmp_path):
 def test_overrides_go_to_the_notebooks_that_declare_them():
     first, *_, last = NOTEBOOKS  # the last one asks no model
     assert runner.assign([first, last], {"n_samples": 3}) == {first: {"n_samples": 3}, last: {}}
+    with pytest.raises(ConfigError, match="profile is 'cpu' and 'smoke'; choose it with --profile alone"):
+        runner.parameters_of(first, "cpu", {"profile": "smoke"})
     with pytest.raises(ConfigError, match="no chosen notebook has a parameter 'n_sample'; did you mean 'n_samples'"):
         runner.assign([first, last], {"n_sample": 3})
 
