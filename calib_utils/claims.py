@@ -18,6 +18,7 @@ COLUMNS = tuple(
     "conditions".split()
 )
 VERDICTS = ("reproduced", "partly", "not reproduced")
+FILES = ("claims.csv", "claims.md")
 
 
 @dataclass(frozen=True)
@@ -512,22 +513,29 @@ def claim_row(
     }
 
 
-def record_claims(rows: list[dict], folder: str | Path) -> pd.DataFrame:
+def read_claims(folder: Path) -> list[dict]:
+    """The rows of a folder's `claims.csv`; none if there is no such file."""
+    if not (folder / "claims.csv").exists():
+        return []
+    with (folder / "claims.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def record_claims(rows: list[dict], folder: str | Path, replacing: str = "") -> pd.DataFrame:
     """Put rows into `claims.csv`, in place of earlier rows of the same id, and write `claims.md` from it.
 
-    Safe when several notebooks do it at once. Returns the rows given.
+    `replacing` names a notebook whose earlier rows go, whatever their id. Safe when several notebooks do it at once.
+    Returns the rows given.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".claims.lock"):
-        path = folder / "claims.csv"
-        table = {}
-        if path.exists():
-            with path.open(encoding="utf-8", newline="") as stream:
-                table = {row["id"]: row for row in csv.DictReader(stream)}
+        table = {row["id"]: row for row in read_claims(folder) if row["notebook"] != replacing}
         table.update((row["id"], row) for row in rows)
         ordered = sorted(table.values(), key=lambda row: (row["notebook"], row["id"]))
-        files.publish(path, pd.DataFrame(ordered, columns=COLUMNS).to_csv(index=False, lineterminator="\n"))
+        files.publish(
+            folder / "claims.csv", pd.DataFrame(ordered, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
+        )
         files.publish(folder / "claims.md", _markdown(ordered))
     return pd.DataFrame(rows, columns=COLUMNS)
 

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--profile", choices=PROFILES, default="cpu", help="sizes (default: cpu)")
     command.add_argument("--only", nargs="+", metavar="NN", help="notebooks by the beginning of their name")
     command.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE")
-    command.add_argument("--output", type=Path, help="folder of executed notebooks (default: runs/notebooks/PROFILE)")
+    command.add_argument("--output", type=Path, help="folder of executed notebooks (default: in runs/)")
     command.add_argument(
         "--jobs", type=int, help="notebooks run at once (default: one, or one a GPU; to redraw one a core)"
     )
@@ -44,8 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--device", default="auto")
     command.set_defaults(call=_bench)
 
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
     try:
+        if unknown:
+            raise ConfigError(_unknown_words(unknown, "only" in options))
         return options.call(options)
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -61,15 +63,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def _unknown_words(words: list[str], chooses: bool) -> str:
+    said = f"what is {' '.join(words)}?"
+    if chooses and not any(word.startswith("-") for word in words):
+        return f"{said} Notebooks are chosen with --only: use --only {' '.join(words)}"
+    return f"{said} `python -m calib_utils --help` tells the commands"
+
+
 def _run(options) -> int:
     from calib_utils import runner
 
-    notebooks = runner.assign(runner.find_notebooks(options.only), runner.parse_overrides(options.overrides))
+    given = runner.parse_overrides(options.overrides)
+    figures, output = runner.destination(options.profile, given)  # one for all: what 08 reads is what the others made
+    notebooks = runner.assign(runner.find_notebooks(options.only), {**given, "figures": figures})
     for notebook, overrides in notebooks.items():  # everything is checked before anything starts
         runner.parameters_of(notebook, options.profile, overrides)
     if options.jobs is not None and options.jobs < 1:
         raise ConfigError(f"--jobs is {options.jobs}; it must be at least 1")
-    options.output = options.output and options.output.resolve()
+    options.output = (options.output or output).resolve()
     if options.dry_run:
         for notebook, overrides in notebooks.items():
             how, seconds, _ = runner.plan(notebook, options.profile, overrides, options.output)
@@ -93,6 +104,7 @@ def _run(options) -> int:
         for number, handler in before.items():
             signal.signal(number, handler)
     print(f"{outcome.notebook}: done in {outcome.seconds:.0f} s, {outcome.executed}", flush=True)
+    print(f"{outcome.notebook}: figures and claims are in {outcome.figures}", flush=True)
     return 0
 
 
@@ -141,6 +153,9 @@ def _verify(options) -> int:
         if about is None or about["state"] != runner.COMPLETE:
             raise ConfigError(f"figures/ has no manifest of a complete run of {notebook.stem}; run it first")
         runner.parameters_of(notebook, about["profile"], about["parameters"])
+        for name, digest in about.get("files", {}).items():
+            if manifest.sha256(committed / name) != digest:
+                raise ConfigError(f"{committed / name} is not the file that its manifest describes; restore it")
     work.mkdir(parents=True, exist_ok=True)
     tables, failed = [], []
     with FileLock(work / ".lock"):

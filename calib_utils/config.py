@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import ast
+import difflib
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 ROOT = Path(__file__).resolve().parent.parent
 PROFILES = ("smoke", "cpu", "gpu")
+STAGED = "CALIB_UTILS_FIGURES"  # set by the runner: figures are written there, and published if the run succeeds
 Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Seeds = Annotated[list[int], Field(min_length=1)]
 LearningRate = Annotated[float, Field(gt=0)]
 Temperature = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -23,34 +29,92 @@ class ConfigError(ValueError):
     """A parameter is unknown, missing, of the wrong type or out of range; the message names it."""
 
 
+def check_names(said: str, names: Iterable[str], declared: Collection[str]) -> None:
+    """Raise ConfigError, which begins with `said`, for the first name that is not declared; it tells the nearest."""
+    for name in names:
+        if name not in declared:
+            near = difflib.get_close_matches(name, declared, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {sorted(declared)}"
+            raise ConfigError(f"{said} {name!r}; {hint}")
+
+
 class FolderConfig(BaseModel):
-    """Parameters every notebook has; a notebook with more of them derives a class from this one."""
+    """Parameters every notebook has; a notebook with more of them derives a class from this one.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    A class declares type, range and default of every parameter; the defaults are the values of profile `cpu`.
+    """
 
-    profile: Literal["smoke", "cpu", "gpu"]
-    figures: str
-    runs: str
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+    profile: Literal["smoke", "cpu", "gpu"] = "cpu"
+    figures: str = ""
+    runs: str = "runs"
 
     @classmethod
-    def from_namespace(cls, namespace: Mapping[str, object]):
-        """The fields of this class out of a notebook's `globals()`, validated.
+    def notebook(cls) -> str:
+        """The notebook whose parameters these are, by its row in `STUDIES`; "" for a class without one."""
+        return next((notebook for notebook, study in STUDIES.items() if study is cls), "")
 
-        Raises ConfigError naming every parameter that is missing or wrong.
-        """
-        given = {name: namespace[name] for name in cls.model_fields if name in namespace}
+    @classmethod
+    def defaults(cls) -> dict[str, object]:
+        """Every parameter with its default."""
+        return {name: field.get_default(call_default_factory=True) for name, field in cls.model_fields.items()}
+
+    @classmethod
+    def checked(cls, parameters: Mapping[str, object]):
+        """An object with these parameters, the others at their defaults; ConfigError names every wrong one."""
+        check_names(f"{cls.notebook() or cls.__name__} has no parameter", parameters, cls.model_fields)
         try:
-            return cls(**given)
+            return cls(**parameters)
         except ValidationError as error:
-            wrong = "; ".join(
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e.get('input')!r})" for e in error.errors()
+            raise ConfigError(f"{cls.notebook() or cls.__name__}: {_reasons(error)}") from None
+
+    @classmethod
+    def from_namespace(cls, namespace: Mapping[str, object], sources: Sequence[str] | None = None):
+        """The parameters of a running notebook, out of its `globals()`, wherever it runs.
+
+        Given explicitly are the values that papermill injected and those that differ from the default. All others
+        follow `profile`, so that the name of a profile always comes with its sizes.
+
+        Parameters
+        ----------
+        sources : the cells that ran so far; by default those that IPython remembers.
+
+        Raises ConfigError for a parameter that is unknown, wrong or out of range, and for a folder whose figures a
+        manifest describes.
+        """
+        cells = namespace.get("In", ()) if sources is None else sources
+        written, injected = _given_names(cells)
+        check_names(f"{cls.notebook() or cls.__name__} has no parameter", [*written, *injected], cls.model_fields)
+        explicit = {
+            name: namespace[name]
+            for name, default in cls.defaults().items()
+            if name in namespace and (name in injected or repr(namespace[name]) != repr(default))
+        }
+        profile = cls.checked({n: v for n, v in explicit.items() if n == "profile"}).profile
+        run = cls.checked({**profile_parameters(profile, cls.notebook(), declared=cls.model_fields), **explicit})
+        described = run.figures_dir / f"{cls.notebook()[:2]}_manifest.json"
+        if cls.notebook() and STAGED not in os.environ and described.exists():
+            raise ConfigError(
+                f"figures is {run.figures!r}: {described} describes the figures there, which only "
+                "`python -m calib_utils run` replaces; leave figures empty, or name another folder"
             )
-            raise ConfigError(f"the parameters of this notebook are not usable: {wrong}") from error
+        return run
 
     @property
     def figures_dir(self) -> Path:
-        """Where figures and claims go; a relative path starts at the project's root."""
-        return ROOT / self.figures
+        """Where the notebook writes figures and claims; a relative path starts at the project's root.
+
+        With `figures` left empty nobody has decided: the notebook runs by hand, and no shipped file is replaced.
+        """
+        if staged := os.environ.get(STAGED):
+            return Path(staged)
+        return ROOT / (self.figures or Path("runs", "interactive", self.notebook() or "notebook", "figures"))
+
+    @property
+    def claims_dir(self) -> Path:
+        """Where claims and manifests of all notebooks are read: the shipped ones, if `figures` is empty."""
+        return ROOT / (self.figures or "figures")
 
     @property
     def stages_dir(self) -> Path:
@@ -63,26 +127,70 @@ class FolderConfig(BaseModel):
         return ROOT / self.runs / "records"
 
 
+def _reasons(error: ValidationError) -> str:
+    """Only the parameters that are wrong, each with its value."""
+    found, hint = [], ""
+    for each in error.errors():
+        where = ".".join(map(str, each["loc"]))
+        # A check of several parameters names them itself; its input is the whole configuration.
+        said = each["msg"].removeprefix("Value error, ")
+        found.append(f"{where}: {said} (got {each['input']!r})" if where else said)
+        if each["type"].endswith("_type"):
+            hint = "; in YAML write numbers as 1.0e-4 and quote words such as 'no'"
+    return "; ".join(found) + hint
+
+
+def _given_names(cells: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Names that the last parameters cell assigns, and those in the cell that papermill put after it.
+
+    The parameters cell annotates `profile`, `figures` or `runs`, which every notebook has.
+    """
+    written, injected = [], []
+    for source in cells:
+        try:
+            body = ast.parse(source).body
+        except SyntaxError:  # not plain Python: a magic command
+            continue
+        annotated = {node.target.id for node in body if _is_named(node, ast.AnnAssign)}
+        plain = [target.id for node in body if _is_named(node, ast.Assign) for target in node.targets]
+        if annotated & FolderConfig.model_fields.keys():
+            written, injected = [*annotated, *plain], []
+        elif source.lstrip().startswith("# Parameters") and len(plain) == len(body):
+            injected = plain
+    return written, injected
+
+
+def _is_named(node: ast.stmt, kind: type) -> bool:
+    """Whether a statement is an assignment of this kind to plain names."""
+    if not isinstance(node, kind):
+        return False
+    return all(isinstance(target, ast.Name) for target in getattr(node, "targets", None) or [node.target])
+
+
+class ClaimsStudy(FolderConfig):
+    """Parameters of notebook 08, which reads what the others wrote."""
+
+
 class AskingConfig(FolderConfig):
     """Parameters of every notebook that asks models questions."""
 
-    chat: bool
-    dtype: Literal["auto", "bfloat16", "float16", "float32"]
-    device: str
-    dataset: str
-    data_path: str
-    n_questions: Positive
-    n_shots: Annotated[int, Field(ge=0)]
-    seed: int
-    n_boot: Positive
-    max_rows: Positive
+    chat: bool = False
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    device: str = "auto"
+    dataset: str = "facts"
+    data_path: str = ""
+    n_questions: Positive = 408
+    n_shots: Count = 10
+    seed: int = 0
+    n_boot: Positive = 1000
+    max_rows: Positive = 128
 
 
 class RunConfig(AskingConfig):
     """Parameters of every notebook that draws M answers of one model."""
 
-    model: str
-    n_samples: Positive
+    model: str = "gemma-3-270m"
+    n_samples: Positive = 50
 
 
 class SamplingStudy(RunConfig):
@@ -91,14 +199,14 @@ class SamplingStudy(RunConfig):
     `m_values` are thinned from the M draws, so none may be larger than `n_samples`.
     """
 
-    adapter: str
-    backend: Literal["transformers", "vllm"]
-    m_values: list[Positive]
-    temperatures: list[Temperature]
-    n_temperature: Positive
-    n_ablation: Positive
-    m_reference: Positive
-    n_reference: Positive
+    adapter: str = ""
+    backend: Literal["transformers", "vllm"] = "transformers"
+    m_values: list[Positive] = [5, 10, 20, 50]
+    temperatures: list[Temperature] = [0.6, 0.8, 1.0, 1.2, 1.4]
+    n_temperature: Positive = 68
+    n_ablation: Positive = 68
+    m_reference: Positive = 1000
+    n_reference: Positive = 20
 
     @model_validator(mode="after")
     def _budgets_are_drawn(self):
@@ -113,19 +221,19 @@ class PreferenceStudy(RunConfig):
     `held_out` names relations that no stage is trained on.
     """
 
-    held_out: list[str]
-    train_seeds: Annotated[list[int], Field(min_length=1)]
-    lora_rank: Annotated[int, Field(ge=0)]
-    sft_steps: Positive
-    sft_questions: Positive
-    sft_lr: LearningRate
-    dpo_steps: Annotated[list[Positive], Field(min_length=1)]
-    dpo_reported: Positive
-    dpo_questions: Positive
-    dpo_lr: LearningRate
-    dpo_rejected: Literal["distractors", "samples"]
-    dpo_beta: Annotated[float, Field(gt=0)]
-    n_side: Positive
+    held_out: list[str] = ["currency", "country_of_currency", "element_symbol", "element_of_symbol"]
+    train_seeds: Seeds = [0, 1]
+    lora_rank: Count = 16
+    sft_steps: Positive = 128
+    sft_questions: Positive = 1024
+    sft_lr: LearningRate = 6e-4
+    dpo_steps: Annotated[list[Positive], Field(min_length=1)] = [5, 10]
+    dpo_reported: Positive = 10
+    dpo_questions: Positive = 480
+    dpo_lr: LearningRate = 8.5e-5
+    dpo_rejected: Literal["distractors", "samples"] = "distractors"
+    dpo_beta: Annotated[float, Field(gt=0)] = 0.1
+    n_side: Positive = 102
 
     @model_validator(mode="after")
     def _reported_strength_of_dpo_is_trained(self):
@@ -141,17 +249,17 @@ def _check_reported(steps: list[int], reported: int) -> None:
 class LineageStudy(PreferenceStudy):
     """Parameters of notebook 02: the other ways of tuning, and the released models."""
 
-    other_lr: LearningRate
-    other_steps: Positive
-    beta_steps: Positive
-    dpo_betas: list[Annotated[float, Field(gt=0)]]
-    grpo_steps: Annotated[list[Positive], Field(min_length=1)]
-    grpo_reported: Positive
-    grpo_questions: Positive
-    grpo_lr: LearningRate
-    grpo_group: Annotated[int, Field(ge=2)]
-    released_base: str
-    released_aligned: str
+    other_lr: LearningRate = 4e-5
+    other_steps: Positive = 20
+    beta_steps: Positive = 5
+    dpo_betas: list[Annotated[float, Field(gt=0)]] = [1.0]
+    grpo_steps: Annotated[list[Positive], Field(min_length=1)] = [12, 24]
+    grpo_reported: Positive = 24
+    grpo_questions: Positive = 480
+    grpo_lr: LearningRate = 5e-5
+    grpo_group: Annotated[int, Field(ge=2)] = 8
+    released_base: str = ""
+    released_aligned: str = "smollm2-135m-instruct"
 
     @model_validator(mode="after")
     def _other_strengths_are_trained(self):
@@ -164,26 +272,28 @@ class LineageStudy(PreferenceStudy):
 class CattoStudy(PreferenceStudy):
     """Parameters of notebook 04: CATTO's choices, the methods beside it, and what is asked out-of-distribution."""
 
-    sft_seeds: list[int]
-    out_dataset: str
-    task: str
-    n_out: Positive
-    n_task: Positive
-    n_dev: Positive
-    calibration_weight: Weight
-    surrogate_temperature: Temperature
-    surrogate_gradient: bool
-    rejected_side: Side
-    calibration_form: Form
-    other_weights: list[Weight]
-    other_temperatures: list[Temperature]
-    other_sides: list[Side]
-    other_forms: list[Form]
-    sft_weight: Annotated[float, Field(gt=0)]
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
-    bce_weight: Weight
-    cft_lr: LearningRate
-    candidates: Annotated[list[Positive], Field(min_length=1)]
+    n_questions: Positive = 170
+    train_seeds: Seeds = [0, 1, 2]
+    sft_seeds: list[int] = [0, 1, 0]
+    out_dataset: str = ""
+    task: str = "arithmetic"
+    n_out: Positive = 102
+    n_task: Positive = 24
+    n_dev: Positive = 102
+    calibration_weight: Weight = 1.0
+    surrogate_temperature: Temperature = 1.0
+    surrogate_gradient: bool = True
+    rejected_side: Side = "z"
+    calibration_form: Form = "l1"
+    other_weights: list[Weight] = [2.0]
+    other_temperatures: list[Temperature] = [0.1]
+    other_sides: list[Side] = ["off"]
+    other_forms: list[Form] = ["l2"]
+    sft_weight: Annotated[float, Field(gt=0)] = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    bce_weight: Weight = 0.03
+    cft_lr: LearningRate = 2e-4
+    candidates: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 8, 16, 32]
 
     @property
     def choices(self) -> dict:
@@ -217,16 +327,17 @@ class CattoStudy(PreferenceStudy):
 class RepairStudy(PreferenceStudy):
     """Parameters of notebook 05: the aligned model to repair, and how it is fine-tuned."""
 
-    aligned: str
-    out_dataset: str
-    n_out: Positive
-    n_dev: Positive
-    cft_steps: Annotated[list[Positive], Field(min_length=1)]
-    cft_reported: Positive
-    cft_questions: Positive
-    cft_lr: LearningRate
-    rcft_weight: Annotated[float, Field(gt=0)]
-    estimate_steps: Annotated[int, Field(ge=0)]
+    n_questions: Positive = 204
+    aligned: str = ""
+    out_dataset: str = ""
+    n_out: Positive = 102
+    n_dev: Positive = 204
+    cft_steps: Annotated[list[Positive], Field(min_length=1)] = [10, 20, 40]
+    cft_reported: Positive = 10
+    cft_questions: Positive = 160
+    cft_lr: LearningRate = 2e-4
+    rcft_weight: Annotated[float, Field(gt=0)] = 1.0
+    estimate_steps: Count = 0
 
     @model_validator(mode="after")
     def _reported_strength_of_cft_is_trained(self):
@@ -237,49 +348,59 @@ class RepairStudy(PreferenceStudy):
 class ChainStudy(RunConfig):
     """Parameters of notebook 03: two families of questions with worked chains, training, and cutting chains."""
 
-    elsewhere: str
-    n_elsewhere: Positive
-    sft_steps: Positive
-    concise_steps: Positive
-    max_steps: Positive
-    few_steps: Positive
-    n_few: Positive
-    sft_questions: Annotated[int, Field(ge=3)]
-    sft_lr: LearningRate
-    lora_rank: Annotated[int, Field(ge=0)]
-    max_new_tokens: Positive
-    n_cut: Positive
-    cut_samples: Positive
-    fractions: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)]
+    dataset: str = "arithmetic"
+    n_questions: Positive = 100
+    n_shots: Count = 8
+    elsewhere: str = "multihop"
+    n_elsewhere: Positive = 60
+    sft_steps: Positive = 112
+    concise_steps: Positive = 48
+    max_steps: Positive = 4
+    few_steps: Positive = 2
+    n_few: Positive = 12
+    sft_questions: Annotated[int, Field(ge=3)] = 900
+    sft_lr: LearningRate = 6e-4
+    lora_rank: Count = 16
+    max_new_tokens: Positive = 128
+    n_cut: Positive = 20
+    cut_samples: Positive = 20
+    fractions: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)] = [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
 class LifecycleStudy(AskingConfig):
     """Parameters of notebook 06: a published series, or the family that is trained from scratch, and its tuning."""
 
-    models: list[str]
-    revisions: list[str]
-    n_texts: Positive
-    shapes: Annotated[list[Annotated[list[Positive], Field(min_length=2, max_length=2)]], Field(min_length=1)]
-    vocabulary: Annotated[int, Field(ge=260)]
-    pretrain_questions: Positive
-    pretrain_steps: Annotated[int, Field(ge=10)]
-    pretrain_batch: Positive
-    pretrain_lr: LearningRate
-    tuned_model: int
-    tuned_step: Annotated[int, Field(ge=0)]
-    train_seeds: Annotated[list[int], Field(min_length=1)]
-    sft_steps: Positive
-    sft_lr: LearningRate
-    lora_steps: Positive
-    lora_lr: LearningRate
-    lora_rank: Positive
-    sft_questions: Positive
-    narrow_relations: Positive
-    dpo_steps: Positive
-    dpo_lr: LearningRate
-    grpo_steps: Annotated[int, Field(ge=0)]
-    grpo_lr: LearningRate
-    tuning_batch: Positive
+    n_questions: Positive = 240
+    n_shots: Count = 0
+    models: list[str] = []
+    revisions: list[str] = []
+    n_texts: Positive = 500
+    shapes: Annotated[list[Annotated[list[Positive], Field(min_length=2, max_length=2)]], Field(min_length=1)] = [
+        [64, 2],
+        [128, 3],
+        [192, 4],
+        [224, 6],
+    ]
+    vocabulary: Annotated[int, Field(ge=260)] = 1024
+    pretrain_questions: Positive = 500
+    pretrain_steps: Annotated[int, Field(ge=10)] = 420
+    pretrain_batch: Positive = 12
+    pretrain_lr: LearningRate = 1.5e-3
+    tuned_model: int = 2
+    tuned_step: Count = 0
+    train_seeds: Seeds = [0, 1, 2]
+    sft_steps: Positive = 40
+    sft_lr: LearningRate = 3e-4
+    lora_steps: Positive = 80
+    lora_lr: LearningRate = 2e-3
+    lora_rank: Positive = 16
+    sft_questions: Positive = 240
+    narrow_relations: Positive = 1
+    dpo_steps: Positive = 20
+    dpo_lr: LearningRate = 1e-4
+    grpo_steps: Count = 20
+    grpo_lr: LearningRate = 1e-4
+    tuning_batch: Positive = 16
 
     @model_validator(mode="after")
     def _a_model_is_tuned(self):
@@ -287,6 +408,17 @@ class LifecycleStudy(AskingConfig):
         if not -n <= self.tuned_model < n:
             raise ValueError(f"tuned_model is {self.tuned_model}; there are {n} models, counted from 0")
         return self
+
+
+STUDIES: dict[str, type[FolderConfig]] = {  # what declares the parameters of a notebook
+    "01_base_semantic_calibration": SamplingStudy,
+    "02_rl_degradation": LineageStudy,
+    "03_cot_degradation": ChainStudy,
+    "04_catto": CattoStudy,
+    "05_calibration_aware": RepairStudy,
+    "06_lifecycle": LifecycleStudy,
+    "08_claims": ClaimsStudy,
+}
 
 
 def profile_parameters(

@@ -6,9 +6,11 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +115,45 @@ def read(path: Path) -> dict | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
+
+
+def sha256(path: Path) -> str | None:
+    """SHA-256 of a file, None if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def publish(staged: Path, target: Path, manifest: dict) -> dict:
+    """Put the figures and claims that a notebook wrote into `staged` in place of its earlier ones in `target`.
+
+    Returns the manifest, written last, with the SHA-256 of every file. Files that the manifest before it names and
+    this run did not make are removed. Whatever ends this half-way, a manifest of a complete run describes its
+    figures: copies are made before anything is replaced, and meanwhile the state is "publishing".
+    """
+    from calib_utils import claims
+
+    path = target / f"{manifest['notebook'][:2]}_manifest.json"
+    before = read(path) or {}
+    made = {
+        file.relative_to(staged).as_posix(): sha256(file)
+        for file in sorted(staged.rglob("*"))
+        if file.is_file() and file.name not in claims.FILES and not file.name.startswith(".")
+    }
+    copies = {name: (target / name).with_name(f".{Path(name).name}.tmp") for name in made}
+    try:
+        for name, copy in copies.items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(staged / name, copy)
+        write(path, {**manifest, "state": "publishing", "files": {**before.get("files", {}), **made}})
+        for name, copy in copies.items():
+            os.replace(copy, target / name)
+    finally:
+        for copy in copies.values():
+            copy.unlink(missing_ok=True)
+    for name in before.get("files", {}).keys() - made.keys():
+        (target / name).unlink(missing_ok=True)
+    rows = claims.read_claims(staged)
+    if rows or any(row["notebook"] == manifest["notebook"] for row in claims.read_claims(target)):
+        claims.record_claims(rows, target, replacing=manifest["notebook"])
+    manifest = {**manifest, "files": made}
+    write(path, manifest)
+    return manifest

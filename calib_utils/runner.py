@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
+import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -22,7 +23,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 from traitlets import default
 
 from calib_utils import manifest
-from calib_utils.config import ROOT, ConfigError, profile_parameters
+from calib_utils.config import ROOT, STAGED, STUDIES, ConfigError, FolderConfig, check_names, profile_parameters
 
 # jsonschema, on which papermill rests, would build grammars of internationalized addresses: 1.5 s a process.
 sys.modules.setdefault("rfc3987_syntax", None)
@@ -32,7 +33,7 @@ CACHED, RESUMED, ANEW = "from cache", "goes on", "anew"
 COMPLETE = "complete"
 _COMPUTED = {".parquet", ".table", ".json"}  # records, measurements, trained stages
 _COMPLETION = "CALIB_UTILS_COMPLETION"
-_TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list}
+_HARMLESS = ("device", "max_rows", "runs")  # with these a run is still the standard one of its profile
 
 
 class IPCKernelManager(AsyncKernelManager):
@@ -51,10 +52,11 @@ class RunError(RuntimeError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left: the executed notebook and the seconds it took."""
+    """What a run left: the executed notebook, its figures, and the seconds it took."""
 
     notebook: str
     executed: Path
+    figures: Path
     seconds: float
 
 
@@ -78,26 +80,9 @@ def find_notebooks(only: list[str] | None = None) -> list[Path]:
     return sorted(set(chosen))
 
 
-def check_parameters(notebook: Path, parameters: Mapping[str, object]) -> None:
-    """Raise ConfigError for a parameter that the notebook does not declare, or of another type than declared.
-
-    papermill itself only warns about an unknown name.
-    """
-    from papermill import inspect_notebook
-
-    declared = inspect_notebook(str(notebook))
-    for name, value in parameters.items():
-        if name not in declared:
-            near = difflib.get_close_matches(name, declared, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; it declares {sorted(declared)}"
-            raise ConfigError(f"{notebook.name} has no parameter {name!r}{hint}")
-        kind = declared[name]["inferred_type_name"].partition("[")[0]
-        expected = _TYPES.get(kind)
-        if expected and (not isinstance(value, expected) or (isinstance(value, bool) and kind != "bool")):
-            raise ConfigError(
-                f"{notebook.name}: parameter {name!r} is declared {kind}, got {value!r} ({type(value).__name__}); "
-                "in YAML write numbers as 1.0e-4 and quote words such as 'no'"
-            )
+def study(notebook: Path) -> type[FolderConfig]:
+    """What declares the parameters of a notebook: its row in `STUDIES`, or those that every notebook has."""
+    return STUDIES.get(notebook.stem, FolderConfig)
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, object]:
@@ -115,46 +100,59 @@ def parse_overrides(pairs: list[str]) -> dict[str, object]:
 
 
 def parameters_of(notebook: Path, profile: str, overrides: Mapping[str, object]) -> dict[str, object]:
-    """What a notebook will be given: the profile's parameters and the overrides, checked."""
-    from papermill import inspect_notebook
+    """What a notebook will be given: the profile's parameters, the overrides, and where figures go.
 
-    declared = inspect_notebook(str(notebook))
+    Raises ConfigError, before anything starts, for a parameter that is unknown, of a wrong type or out of range.
+    """
+    if overrides.get("profile", profile) != profile:  # its sizes would be those of the other one
+        raise ConfigError(f"profile is {profile!r} and {overrides['profile']!r}; choose it with --profile alone")
+    declared = study(notebook).model_fields
     parameters = {**profile_parameters(profile, notebook.stem, declared=declared), **overrides}
-    check_parameters(notebook, parameters)
+    parameters.setdefault("figures", destination(profile, overrides)[0])
+    check_names(f"{notebook.name} has no parameter", parameters, declared)
+    study(notebook).checked(parameters)
     return parameters
 
 
 def assign(notebooks: list[Path], overrides: Mapping[str, object]) -> dict[Path, dict[str, object]]:
     """Each override for the notebooks that declare it; ConfigError for one that none of them declares."""
-    from papermill import inspect_notebook
-
-    declared = {notebook: inspect_notebook(str(notebook)) for notebook in notebooks}
-    every = sorted(set().union(*declared.values()))
-    for name in overrides:
-        if name not in every:
-            near = difflib.get_close_matches(name, every, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {every}"
-            raise ConfigError(f"no chosen notebook has a parameter {name!r}{hint}")
+    declared = {notebook: study(notebook).model_fields for notebook in notebooks}
+    check_names("no chosen notebook has a parameter", overrides, set().union(*declared.values()))
     return {path: {n: v for n, v in overrides.items() if n in names} for path, names in declared.items()}
 
 
-def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> Outcome:
-    """Execute one notebook and return when its last cell has written the completion file.
+def destination(profile: str, overrides: Mapping[str, object]) -> tuple[str, Path]:
+    """Where a run's figures go, from the project's root, and the folder of its executed notebooks.
 
-    A second run of the same notebook with the same `output` or the same figures waits for the first one, and finds
-    what that left. The manifest beside the figures says "running" until the run has ended.
+    Only the standard run, profile `cpu` as it is, delivers to `figures/`. A run with other parameters gets a folder
+    of its own, named by them: it never replaces what the standard run of its profile made.
+    """
+    changed = {name: value for name, value in overrides.items() if name not in _HARMLESS}
+    if changed:
+        told = json.dumps([profile, changed], sort_keys=True, default=repr)
+        folder = f"runs/custom/{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+        return str(changed.get("figures", f"{folder}/figures")), ROOT / folder / "notebooks"
+    return "figures" if profile == "cpu" else f"runs/{profile}/figures", ROOT / "runs" / "notebooks" / profile
+
+
+def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> Outcome:
+    """Execute one notebook and publish its figures when its last cell has written the completion file.
+
+    Until then everything is in `output`/running: a run that fails or is stopped replaces nothing. It leaves
+    `NAME.failed.ipynb` and `NN_manifest.failed.json` in `output`, which the next success removes. A second run of the
+    same notebook with the same `output` or the same figures waits for the first one, and finds what that left.
 
     Raises
     ------
-    ConfigError : a parameter is unknown or of the wrong type; nothing was started.
+    ConfigError : a parameter is unknown, of the wrong type or out of range; nothing was started.
     RunError : a cell failed, the kernel died or was stopped, or the notebook ended early.
     """
     parameters = parameters_of(notebook, profile, overrides)
-    output = (output or default_output(profile)).resolve()
+    output = (output or destination(profile, overrides)[1]).resolve()
     full = resolved(notebook, parameters)
-    folders = sorted({output, (ROOT / full.get("figures", "figures")).resolve()})
+    target = (ROOT / full["figures"]).resolve()
     with contextlib.ExitStack() as stack:
-        for folder in folders:
+        for folder in sorted({output, target}):
             stack.enter_context(_alone(folder / f".{notebook.stem}.lock"))
         known = plan(notebook, profile, overrides, output)
         about = {
@@ -170,27 +168,36 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
             "seconds_anew": known.seconds_anew,
         }
         started = time.monotonic()
-        _tell(notebook, folders, about)
+        work = output / "running" / notebook.stem
+        shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
+        manifest.write(manifest_path(notebook, work), about)
+        failed = output / f"{notebook.stem}.failed.ipynb", manifest_path(notebook, output, ".failed")
         try:
-            told = _execute(notebook, parameters, output)
-        except RunError as error:
-            about["state"] = str(error).splitlines()[0]
-            raise
-        except BaseException as error:
-            about["state"] = f"stopped by {type(error).__name__}: {error}"
-            raise
-        else:
-            about |= {"state": COMPLETE, **told}
+            told = _execute(notebook, parameters, work, failed[0])
+            about |= told
             if known.how == CACHED:  # the numbers are still those of the threads and the processor that made them
                 about |= {name: known.last[name] for name in ("device", "processor", "threads") if name in known.last}
+            seconds = about["seconds"] = round(time.monotonic() - started, 1)
+            if known.how == ANEW and (_COMPUTED & told["written"].keys() or known.seconds_anew is None):
+                about["seconds_anew"] = seconds
+            about["state"] = COMPLETE
+            about = manifest.publish(work / "figures", target, about)
+            os.replace(work / notebook.name, output / notebook.name)
+            manifest.write(manifest_path(notebook, output), about)
+        except BaseException as error:
+            stopped = f"stopped by {type(error).__name__}: {error}"
+            about["state"] = str(error).splitlines()[0] if isinstance(error, RunError) else stopped
+            about["seconds"] = round(time.monotonic() - started, 1)
+            with contextlib.suppress(OSError):  # a full disk must not hide the first cause
+                manifest.write(failed[1], about)
+                if (work / notebook.name).exists():
+                    os.replace(work / notebook.name, failed[0])
+            raise
         finally:
-            seconds = time.monotonic() - started
-            about["seconds"] = round(seconds, 1)
-            computed = _COMPUTED & about.get("written", {}).keys() or known.seconds_anew is None
-            if about["state"] == COMPLETE and known.how == ANEW and computed:
-                about["seconds_anew"] = about["seconds"]
-            _tell(notebook, folders, about)
-        return Outcome(notebook.stem, output / notebook.name, seconds)
+            shutil.rmtree(work, ignore_errors=True)
+        for path in failed:
+            path.unlink(missing_ok=True)
+        return Outcome(notebook.stem, output / notebook.name, target, seconds)
 
 
 @contextlib.contextmanager
@@ -208,18 +215,15 @@ def _alone(path: Path):
         lock.release()
 
 
-def _tell(notebook: Path, folders: list[Path], about: Mapping[str, object]) -> None:
-    for folder in folders:
-        manifest.write(manifest_path(notebook, folder), about)
+def _execute(notebook: Path, parameters: Mapping[str, object], work: Path, failed: Path) -> dict:
+    """Run the notebook in the folder `work`; returns what its last cell told (`manifest.of_process`).
 
-
-def _execute(notebook: Path, parameters: Mapping[str, object], output: Path) -> dict:
-    """Run the notebook; returns what its last cell told (`manifest.of_process`)."""
+    `failed` is where the executed notebook will be found if this raises.
+    """
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    executed, completion = output / notebook.name, output / f"{notebook.stem}.completion.json"
-    completion.unlink(missing_ok=True)
+    completion = work / "completion.json"
     try:
         with (
             # The name of a socket has room for about 100 characters.
@@ -227,6 +231,7 @@ def _execute(notebook: Path, parameters: Mapping[str, object], output: Path) -> 
             _environment(
                 {
                     _COMPLETION: str(completion),
+                    STAGED: str(work / "figures"),
                     "TQDM_MININTERVAL": "30",
                     "IPYTHONDIR": scratch,  # a kernel leaves its profile and its sockets behind nowhere else
                     "JUPYTER_RUNTIME_DIR": scratch,
@@ -235,7 +240,7 @@ def _execute(notebook: Path, parameters: Mapping[str, object], output: Path) -> 
         ):
             papermill.execute_notebook(
                 str(notebook),
-                str(executed),
+                str(work / notebook.name),
                 parameters,
                 cwd=str(ROOT),
                 progress_bar=False,
@@ -245,53 +250,50 @@ def _execute(notebook: Path, parameters: Mapping[str, object], output: Path) -> 
         raise RunError(
             f"the kernel of {notebook.stem} was ended from outside: stopped by hand, or by the system for want of "
             "memory (then lower max_rows, or run fewer notebooks at once). Records and trained stages are kept: the "
-            f"same command goes on from there. The executed notebook is {executed}"
+            f"same command goes on from there. The executed notebook is {failed}"
         ) from error
     except papermill.exceptions.PapermillExecutionError as error:
         raise RunError(
             f"{notebook.stem} failed in cell {error.cell_index}: {error.ename}: {error.evalue}\n"
-            f"the executed notebook is {executed}"
+            f"the executed notebook is {failed}"
         ) from error
     if not completion.exists():
-        raise RunError(f"{notebook.stem} ended without its last cell; the executed notebook is {executed}")
+        raise RunError(f"{notebook.stem} ended without its last cell; the executed notebook is {failed}")
     return json.loads(completion.read_text(encoding="utf-8"))
 
 
-def default_output(profile: str) -> Path:
-    """Where executed notebooks and their manifests go."""
-    return ROOT / "runs" / "notebooks" / profile
-
-
-def manifest_path(notebook: Path, folder: Path) -> Path:
-    """`NN_manifest.json` of a notebook in a folder."""
-    return folder / f"{notebook.stem[:2]}_manifest.json"
+def manifest_path(notebook: Path, folder: Path, kind: str = "") -> Path:
+    """`NN_manifest.json` of a notebook in a folder; `kind` ".failed" is that of a run that did not end well."""
+    return folder / f"{notebook.stem[:2]}_manifest{kind}.json"
 
 
 def resolved(notebook: Path, parameters: Mapping[str, object]) -> dict[str, object]:
     """Every parameter of a notebook: its own defaults, and what is given."""
-    from papermill import inspect_notebook
-
-    own = {name: ast.literal_eval(found["default"]) for name, found in inspect_notebook(str(notebook)).items()}
-    return {**own, **parameters}
+    return {**study(notebook).defaults(), **parameters}
 
 
 def plan(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> Plan:
     """What a run would do, by the manifests that earlier ones left in `output` and in the shipped figures.
 
-    CACHED: the last run had the same code, versions, data and parameters, and its records are still there. RESUMED:
-    so it had, and was stopped.
+    CACHED: an earlier run had the same code, versions, data and parameters, and its records are still there. RESUMED:
+    so it had, and failed or was stopped.
     """
     parameters = resolved(notebook, parameters_of(notebook, profile, overrides))
-    last = manifest.read(manifest_path(notebook, output or default_output(profile)))
+    output = output or destination(profile, overrides)[1]
+    paths = [
+        manifest_path(notebook, output),
+        manifest_path(notebook, output / "running" / notebook.stem),  # killed
+        manifest_path(notebook, output, ".failed"),
+    ]
+    here = [found for found in map(manifest.read, paths) if found and found["parameters"] == parameters]
+    for found in here:
+        now = (manifest.digest(notebook), manifest.of_environment(), manifest.of_data(parameters))
+        same = now == tuple(found[name] for name in ("digest", "versions", "data"))
+        if same and (not found.get("models") or (ROOT / parameters["runs"] / "records").is_dir()):
+            return Plan(CACHED if found["state"] == COMPLETE else RESUMED, found.get("seconds_anew"), found)
     shipped = manifest.read(manifest_path(notebook, ROOT / "figures"))
-    for found in (last, shipped):
-        if found and found["parameters"] == parameters:
-            now = (manifest.digest(notebook), manifest.of_environment(), manifest.of_data(parameters))
-            same = found is last and now == tuple(found[name] for name in ("digest", "versions", "data"))
-            same &= not found.get("models") or (ROOT / parameters.get("runs", "") / "records").is_dir()
-            how = ANEW if not same else CACHED if found["state"] == COMPLETE else RESUMED
-            return Plan(how, found.get("seconds_anew"), found)
-    return Plan(ANEW, None, {})
+    known = [*here, shipped] if shipped and shipped["parameters"] == parameters else here
+    return Plan(ANEW, next((found.get("seconds_anew") for found in known), None), {})
 
 
 def complete(notebook: str) -> None:

@@ -7,7 +7,11 @@ from pydantic import ValidationError
 from calib_utils import CATTOConfig, losses
 from calib_utils.config import (
     PROFILES,
+    ROOT,
+    STAGED,
+    STUDIES,
     CattoStudy,
+    ClaimsStudy,
     ConfigError,
     LifecycleStudy,
     RunConfig,
@@ -18,7 +22,7 @@ from calib_utils.config import (
 GOOD = dict(
     profile="cpu", model="m", adapter="", chat=False,
     dtype="auto", device="cpu", dataset="facts", data_path="", n_questions=4,
-    n_samples=5, n_shots=0, seed=0, n_boot=10, max_rows=8, figures="figures", runs="runs",
+    n_samples=5, n_shots=0, seed=0, n_boot=10, max_rows=8, figures="runs/figures", runs="runs",
 )  # fmt: skip
 
 
@@ -41,10 +45,100 @@ def test_a_namespace_becomes_a_frozen_object():
 def test_wrong_types_and_ranges_name_the_parameter_and_the_value(wrong, message):
     with pytest.raises(ConfigError, match=f"{message}.*got {next(iter(wrong.values()))!r}"):
         RunConfig.from_namespace({**GOOD, **wrong})
-    with pytest.raises(ConfigError, match="seed"):
-        RunConfig.from_namespace({k: v for k, v in GOOD.items() if k != "seed"})
     with pytest.raises(ValidationError):
         RunConfig(**GOOD, n_question=3)
+
+
+def test_only_what_is_wrong_is_named():
+    with pytest.raises(ConfigError) as found:
+        SamplingStudy.checked({"n_samples": 5, "n_boot": 0, "seed": "0", "temperatures": [1.0, 0.0]})
+    assert str(found.value) == (
+        "01_base_semantic_calibration: seed: Input should be a valid integer (got '0'); "
+        "n_boot: Input should be greater than or equal to 1 (got 0); "
+        "temperatures.1: Input should be greater than 0 (got 0.0)"
+        "; in YAML write numbers as 1.0e-4 and quote words such as 'no'"
+    )
+    with pytest.raises(ConfigError) as found:  # a check of several parameters
+        SamplingStudy.checked({"n_samples": 5})
+    assert str(found.value) == (
+        "01_base_semantic_calibration: m_values [5, 10, 20, 50] go beyond n_samples = 5; lower them"
+    )
+
+
+CELL = 'profile: str = "cpu"  # help\nn_questions: int = 408  # help\nn_samples: int = 50  # help'
+SMOKE = profile_parameters("smoke", "01_base_semantic_calibration")
+
+
+def running(cells, **changed):
+    """What a notebook sees whose cells `cells` have run."""
+    namespace = {"something_else": object()}
+    for cell in cells:
+        exec(cell, namespace)
+    return SamplingStudy.from_namespace({**namespace, **changed, "In": ["", *cells]})
+
+
+def test_parameters_left_at_their_default_follow_the_profile():
+    run = running([CELL.replace('"cpu"', '"smoke"')])
+    assert {name: getattr(run, name) for name in SMOKE} == SMOKE and run.n_questions == 34
+    assert running([CELL.replace('"cpu"', '"smoke"').replace("408", "20")]).n_questions == 20
+    assert running([CELL]) == SamplingStudy()  # the defaults are the sizes of cpu
+
+
+def test_what_papermill_injects_is_explicit_even_at_the_default():
+    given = '# Parameters\nprofile = "smoke"\nn_questions = 408\n'
+    run = running([CELL, given])
+    assert (run.n_questions, run.n_samples, run.profile) == (408, SMOKE["n_samples"], "smoke")
+    run = running([CELL, given, CELL, '# Parameters\nprofile = "smoke"\n'])  # the cells were run again
+    assert run.n_questions == SMOKE["n_questions"]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [CELL, "# Parameters\nn_question = 34\n"],
+        [CELL + "\nn_question: int = 34  # help"],
+        [CELL.replace("n_questions: int", "n_question")],
+    ],
+)
+def test_the_notebook_itself_refuses_a_name_that_its_class_does_not_have(cells):
+    message = "01_base_semantic_calibration has no parameter 'n_question'; did you mean 'n_questions'?"
+    with pytest.raises(ConfigError) as found:
+        running(cells)
+    assert str(found.value) == message
+
+
+def test_cells_that_set_no_parameters_are_none_of_its_business():
+    other = ["%matplotlib inline", "import os", "table: list = []", "# Parameters of the plot\nos.environ['A'] = 'b'"]
+    namespace = {"profile": "cpu", "n_questions": 408}
+    run = SamplingStudy.from_namespace(namespace, [CELL, *other])
+    assert run == SamplingStudy()
+
+
+def test_who_runs_decides_where_figures_go(monkeypatch):
+    by_hand, given = ClaimsStudy(), ClaimsStudy(figures="runs/mine")
+    assert by_hand.figures_dir == ROOT / "runs" / "interactive" / "08_claims" / "figures"
+    assert (by_hand.claims_dir, given.claims_dir) == (ROOT / "figures", ROOT / "runs" / "mine")
+    assert given.figures_dir == ROOT / "runs" / "mine"
+    monkeypatch.setenv(STAGED, "/staged")  # by the runner, which publishes what succeeded
+    assert str(given.figures_dir) == "/staged" and given.claims_dir == ROOT / "runs" / "mine"
+
+
+def test_a_notebook_run_by_hand_does_not_write_where_a_manifest_describes_the_figures(tmp_path, monkeypatch):
+    (tmp_path / "08_manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"figures is .*08_manifest\.json describes.*leave figures empty"):
+        ClaimsStudy.from_namespace({"figures": str(tmp_path)})
+    monkeypatch.setenv(STAGED, "/staged")
+    assert ClaimsStudy.from_namespace({"figures": str(tmp_path)}).claims_dir == tmp_path
+
+
+@pytest.mark.parametrize("notebook", STUDIES)
+def test_every_class_is_usable_as_it_stands_and_in_every_profile(notebook):
+    study = STUDIES[notebook]
+    assert study.notebook() == notebook and study.checked({}) == study()
+    for profile in PROFILES:
+        run = study.from_namespace({"profile": profile})
+        given = profile_parameters(profile, notebook, declared=study.model_fields)
+        assert {name: getattr(run, name) for name in given} == given
 
 
 def test_budgets_beyond_the_draws_are_an_error():

@@ -1,5 +1,8 @@
+import errno
 import json
+import resource
 
+import pytest
 from conftest import tiny_model
 
 from calib_utils import manifest, models
@@ -45,3 +48,51 @@ def test_it_is_written_whole_and_read_back(tmp_path):
 def test_folders_of_the_project_are_told_from_its_root():
     inside, outside = {"model": str(ROOT / "runs" / "stages" / "x")}, {"model": "gemma-3-270m"}
     assert manifest._placed(inside) == {"model": "runs/stages/x"} and manifest._placed(outside) == outside
+
+
+def staged(folder, **files):
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / f"99_{name}.csv").write_text(text)
+    return folder
+
+
+def test_figures_are_published_with_the_manifest_that_describes_them(tmp_path):
+    target, about = tmp_path / "figures", {"notebook": "99_fake", "state": "complete"}
+    manifest.publish(staged(tmp_path / "one", a="1", b="1"), target, about)
+    (target / "99_search.csv").write_text("kept: no run made it")
+    made = manifest.publish(staged(tmp_path / "two", a="2", c="2"), target, about)
+    assert manifest.read(target / "99_manifest.json") == made
+    assert made["files"] == {name: manifest.sha256(target / name) for name in ("99_a.csv", "99_c.csv")}
+    names = {"99_a.csv", "99_c.csv", "99_search.csv", "99_manifest.json"}  # b is gone: no manifest would tell of it
+    assert {path.name for path in target.iterdir()} == names and (target / "99_a.csv").read_text() == "2"
+
+
+def test_a_full_disk_replaces_no_figure(tmp_path):
+    """A limit on the size of files stands for the disk: the system refuses the copy in the same place."""
+    target, about = tmp_path / "figures", {"notebook": "99_fake", "state": "complete"}
+    manifest.publish(staged(tmp_path / "one", a="1", b="1"), target, about)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    larger = staged(tmp_path / "two", a="2", b="2" * 5000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError) as found:
+            manifest.publish(larger, target, about)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert found.value.errno == errno.EFBIG
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
+def test_a_publishing_that_is_cut_short_leaves_no_manifest_that_lies(tmp_path):
+    target, about = tmp_path / "figures", {"notebook": "99_fake", "state": "complete"}
+    manifest.publish(staged(tmp_path / "one", a="1", b="1"), target, about)
+    second = staged(tmp_path / "two", a="2", c="2")
+    (second / "claims.csv").mkdir()  # which cannot be read: the figures are replaced already
+    with pytest.raises(IsADirectoryError):
+        manifest.publish(second, target, about)
+    assert manifest.read(target / "99_manifest.json")["state"] == "publishing"
+    (second / "claims.csv").rmdir()
+    manifest.publish(second, target, about)  # the next run knows the files of both
+    assert {path.name for path in target.iterdir()} == {"99_a.csv", "99_c.csv", "99_manifest.json"}

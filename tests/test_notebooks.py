@@ -13,11 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pandas as pd
+import papermill
 import pytest
+from nbclient import NotebookClient
 from papermill import inspect_notebook
 
-from calib_utils import cli, family, lifecycle, models, runner, semantics, training
-from calib_utils.config import PROFILES, ROOT, ConfigError, PreferenceStudy, RunConfig, profile_parameters
+from calib_utils import cli, family, lifecycle, manifest, models, runner, semantics, training
+from calib_utils.config import PROFILES, ROOT, STUDIES, ConfigError, PreferenceStudy, RunConfig, profile_parameters
 from calib_utils.data import load_questions
 from calib_utils.stages import Stage
 
@@ -74,6 +76,12 @@ def test_parameters_are_declared_with_type_and_help(notebook):
         assert parameter["inferred_type_name"] in {"str", "int", "float", "bool", "list"}, name
 
 
+def test_the_parameters_cell_declares_what_its_class_does_with_the_same_values(notebook):
+    own = {name: ast.literal_eval(found["default"]) for name, found in inspect_notebook(str(notebook)).items()}
+    assert own == STUDIES[notebook.stem].defaults()
+    assert f"run = {STUDIES[notebook.stem].__name__}.from_namespace(globals())" in code(notebook)[1].source
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_profiles_set_declared_parameters_only(notebook, profile):
     runner.parameters_of(notebook, profile, {})
@@ -82,10 +90,8 @@ def test_profiles_set_declared_parameters_only(notebook, profile):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_notebooks_of_one_lineage_train_the_same_stages(profile):
     given = {}
-    for path in NOTEBOOKS:
-        if path.stem in ("02_rl_degradation", "04_catto", "05_calibration_aware"):
-            declared = {n: ast.literal_eval(p["default"]) for n, p in inspect_notebook(str(path)).items()}
-            given[path.stem] = declared | profile_parameters(profile, path.stem)
+    for notebook in ("02_rl_degradation", "04_catto", "05_calibration_aware"):
+        given[notebook] = STUDIES[notebook].defaults() | profile_parameters(profile, notebook)
     shared = set(PreferenceStudy.model_fields) - set(RunConfig.model_fields) - {"train_seeds", "n_side"}
     shared |= {"model", "chat", "dtype", "dataset", "data_path", "n_samples", "n_shots", "seed", "max_rows"}
     own = [found for found in given.values() if not found.get("aligned")]  # an aligned model has no lineage here
@@ -136,20 +142,114 @@ def test_a_published_series_goes_through_the_lifecycle_notebook(tmp_path):
     "name, value, message",
     [
         ("n_question", 3, "did you mean 'n_questions'"),
-        ("n_questions", "3", "declared int, got '3'"),
-        ("n_questions", True, "declared int, got True"),
-        ("model", False, "declared str, got False"),
-        ("zzz", 3, "it declares"),
+        ("n_questions", "3", r"n_questions: Input should be a valid integer \(got '3'\); in YAML"),
+        ("n_questions", True, r"n_questions: Input should be a valid integer \(got True\)"),
+        ("model", False, r"model: Input should be a valid string \(got False\)"),
+        ("n_questions", 0, r"n_questions: Input should be greater than or equal to 1 \(got 0\)$"),
+        ("n_samples", 5, r"m_values \[5, 10, 20, 50\] go beyond n_samples = 5; lower them$"),
+        ("zzz", 3, "'zzz'; there are"),
     ],
 )
 def test_a_wrong_override_is_refused_before_anything_runs(name, value, message):
     with pytest.raises(ConfigError, match=message):
-        runner.check_parameters(NOTEBOOKS[0], {name: value})
+        runner.parameters_of(NOTEBOOKS[0], "cpu", {name: value})
+
+
+def test_a_value_out_of_range_ends_the_command_at_once_and_writes_nothing():
+    def seen():
+        return {
+            path: path.stat().st_mtime_ns for name in ("figures", "runs/custom") for path in (ROOT / name).rglob("*")
+        }
+
+    before, began = seen(), time.monotonic()
+    command = [sys.executable, "-m", "calib_utils", "run", "-p", "n_questions=0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "") and time.monotonic() - began < 10  # 0.7 s on an idle machine
+    first = "01_base_semantic_calibration: n_questions: Input should be greater than or equal to 1 (got 0)"
+    assert done.stderr == f"error: {first}\n"
+    assert seen() == before
+
+
+def test_only_the_standard_run_delivers_to_the_shipped_figures():
+    notebooks = ROOT / "runs" / "notebooks"
+    assert runner.destination("cpu", {}) == ("figures", notebooks / "cpu")
+    assert runner.destination("cpu", {"device": "cuda:1", "max_rows": 8, "runs": "x"}) == (
+        "figures",
+        notebooks / "cpu",
+    )
+    assert runner.destination("smoke", {}) == ("runs/smoke/figures", notebooks / "smoke")
+    assert runner.destination("gpu", {"device": "cuda"}) == ("runs/gpu/figures", notebooks / "gpu")
+    custom = {
+        runner.destination(p, {"n_boot": n, "device": d}) for p in PROFILES for n in (1, 2) for d in ("cpu", "x")
+    }
+    assert len(custom) == 6
+    for figures, output in custom:
+        assert figures.startswith("runs/custom/") and output == (ROOT / figures).parent / "notebooks"
+    figures, output = runner.destination("cpu", {"figures": "runs/mine/figures"})  # what is given wins
+    assert figures == "runs/mine/figures" and output.parent.parent == ROOT / "runs" / "custom"
+    assert runner.parameters_of(NOTEBOOKS[0], "cpu", {})["figures"] == "figures"
+    assert runner.parameters_of(NOTEBOOKS[0], "smoke", {})["figures"] == "runs/smoke/figures"
+
+
+def shipped():
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (ROOT / "figures").iterdir()}
+
+
+def test_notebook_08_by_plain_papermill_leaves_the_shipped_figures_alone(tmp_path):
+    before, (path,) = shipped(), runner.find_notebooks(["08"])
+    words = [str(path), str(tmp_path / "08.ipynb"), "--cwd", str(ROOT), "--no-progress-bar"]
+    subprocess.run([sys.executable, "-m", "papermill", *words], check=True, capture_output=True)
+    assert shipped() == before
+    made = ROOT / "runs" / "interactive" / "08_claims" / "figures" / "08_claims.csv"
+    with (ROOT / "figures" / "claims.csv").open(encoding="utf-8") as stream:  # which it has read
+        assert list(pd.read_csv(made)["id"]) == [row["id"] for row in csv.DictReader(stream)]
+
+
+STUDY = [
+    'profile: str = "cpu"  # help\nn_questions: int = 408  # help\nfigures: str = ""  # help',
+    "from calib_utils.config import SamplingStudy; run = SamplingStudy.from_namespace(globals())",
+    "print(run.profile, run.n_questions, run.n_samples, run.figures_dir)",
+]
+BY_HAND = ROOT / "runs" / "interactive" / "01_base_semantic_calibration" / "figures"
+
+
+@pytest.mark.parametrize(
+    ("cell", "injected", "expected"),
+    [
+        ("cpu", {}, "cpu 408 50"),
+        ("smoke", {}, "smoke 34 10"),
+        ("cpu", {"profile": "smoke"}, "smoke 34 10"),
+        ("smoke", {"n_questions": 408}, "smoke 408 10"),
+        ("smoke", {"profile": "cpu", "n_questions": 20}, "cpu 20 50"),
+    ],
+)
+def test_the_profile_sets_the_sizes_wherever_a_notebook_runs(tmp_path, cell, injected, expected):
+    sources = [STUDY[0].replace('"cpu"', f'"{cell}"'), *STUDY[1:]]
+    path = written(tmp_path, *sources)
+    done = papermill.execute_notebook(str(path), str(tmp_path / "out.ipynb"), injected, progress_bar=False)
+    assert done.cells[-1].outputs[0].text == f"{expected} {BY_HAND}\n"
+
+
+def test_plain_papermill_with_an_unknown_name_ends_with_the_nearest_one(tmp_path):
+    path = written(tmp_path, *STUDY)
+    with pytest.raises(
+        papermill.PapermillExecutionError, match="no parameter 'n_question'; did you mean 'n_questions'"
+    ):
+        papermill.execute_notebook(str(path), str(tmp_path / "out.ipynb"), {"n_question": 34}, progress_bar=False)
+
+
+def test_a_notebook_executed_by_nbconvert_follows_its_profile(tmp_path):
+    path = written(tmp_path, STUDY[0].replace('"cpu"', '"smoke"'), *STUDY[1:])
+    done = nbformat.read(path, 4)
+    NotebookClient(done, resources={"metadata": {"path": str(tmp_path)}}).execute()  # what nbconvert --execute does
+    assert done.cells[-1].outputs[0].text == f"smoke 34 10 {BY_HAND}\n"
 
 
 def test_overrides_go_to_the_notebooks_that_declare_them():
     first, *_, last = NOTEBOOKS  # the last one asks no model
     assert runner.assign([first, last], {"n_samples": 3}) == {first: {"n_samples": 3}, last: {}}
+    with pytest.raises(ConfigError, match="profile is 'cpu' and 'smoke'; choose it with --profile alone"):
+        runner.parameters_of(first, "cpu", {"profile": "smoke"})
     with pytest.raises(ConfigError, match="no chosen notebook has a parameter 'n_sample'; did you mean 'n_samples'"):
         runner.assign([first, last], {"n_sample": 3})
 
@@ -162,12 +262,17 @@ def test_overrides_are_parsed():
         runner.parse_overrides(["a"])
 
 
-def fake(tmp_path, monkeypatch, *sources):
-    cells = [nbformat.v4.new_code_cell("profile: str = 'cpu'  # help", metadata={"tags": ["parameters"]})]
+def written(tmp_path, parameters, *sources):
+    cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
     about = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path = tmp_path / "99_fake.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=about), path)
+    return path
+
+
+def fake(tmp_path, monkeypatch, *sources):
+    path = written(tmp_path, "profile: str = 'cpu'  # help", *sources)
     monkeypatch.setattr(runner, "profile_parameters", lambda profile, _, declared: {"profile": profile})
     monkeypatch.setattr(runner, "ROOT", tmp_path)  # its manifest is none of the project's
     return path
@@ -175,9 +280,11 @@ def fake(tmp_path, monkeypatch, *sources):
 
 def test_failures_are_reported_with_the_executed_copy(tmp_path, monkeypatch):
     path = fake(tmp_path, monkeypatch, "1 / 0")
-    with pytest.raises(runner.RunError, match=r"ZeroDivisionError[\s\S]*99_fake\.ipynb"):
+    with pytest.raises(runner.RunError, match=r"ZeroDivisionError[\s\S]*99_fake\.failed\.ipynb"):
         runner.run(path, "cpu", {}, tmp_path / "out")
-    assert "ZeroDivisionError" in json.loads((tmp_path / "out" / "99_manifest.json").read_text())["state"]
+    assert "ZeroDivisionError" in json.loads((tmp_path / "out" / "99_manifest.failed.json").read_text())["state"]
+    executed = nbformat.read(tmp_path / "out" / "99_fake.failed.ipynb", 4)
+    assert executed.cells[-1].outputs[-1].ename == "ZeroDivisionError"
     path = fake(tmp_path, monkeypatch, "import sys; sys.exit(0)")
     with pytest.raises(runner.RunError):
         runner.run(path, "cpu", {}, tmp_path / "out")
@@ -190,7 +297,7 @@ def test_a_kernel_that_is_killed_is_reported(tmp_path, monkeypatch):
     path = fake(tmp_path, monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(runner.RunError, match=r"ended from outside[\s\S]*lower max_rows"):
         runner.run(path, "cpu", {}, tmp_path / "out")
-    assert "ended from outside" in json.loads((tmp_path / "out" / "99_manifest.json").read_text())["state"]
+    assert "ended from outside" in json.loads((tmp_path / "out" / "99_manifest.failed.json").read_text())["state"]
 
 
 def alone(path):
@@ -218,8 +325,9 @@ def test_a_stopped_run_ends_its_kernel_and_says_so(how, tmp_path, monkeypatch):
         assert process.wait(30) == 130
     finally:
         process.kill()
-    made = json.loads((tmp_path / "figures" / "99_manifest.json").read_text())
+    made = json.loads((tmp_path / "99_fake" / "99_manifest.failed.json").read_text())
     assert made["state"].startswith("stopped by KeyboardInterrupt")
+    assert not (tmp_path / "figures" / "99_manifest.json").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int(at.read_text()), 0)
 
@@ -244,8 +352,9 @@ def test_two_notebooks_run_at_once(tmp_path, monkeypatch):
 
 
 def test_a_manifest_says_how_a_run_stands(tmp_path, monkeypatch):
-    at = tmp_path / "figures" / "99_manifest.json"
-    look = f"import json; print(json.load(open({str(at)!r}))['state'])"
+    at, out = tmp_path / "figures" / "99_manifest.json", tmp_path / "out"
+    running = out / "running" / "99_fake" / "99_manifest.json"
+    look = f"import json; print(json.load(open({str(running)!r}))['state'])"
     done = "from calib_utils import files, runner; files.publish('x.parquet', ''); runner.complete('99_fake')"
     path = fake(tmp_path, monkeypatch, look, done)
     executed = runner.run(path, "cpu", {}, tmp_path / "out").executed
@@ -256,9 +365,84 @@ def test_a_manifest_says_how_a_run_stands(tmp_path, monkeypatch):
     runner.run(path, "cpu", {}, tmp_path / "out")  # a redraw does not count as what it takes anew
     again = json.loads(at.read_text())
     assert again["started"] >= first["started"] and again["seconds_anew"] == first["seconds"]
-    at.write_text(json.dumps({**again, "state": "running"}))  # killed
-    (tmp_path / "out" / "99_manifest.json").write_text(at.read_text())
-    assert runner.plan(path, "cpu", {}, tmp_path / "out")[:2] == (runner.RESUMED, first["seconds"])
+    assert not running.exists() and json.loads((out / "99_manifest.json").read_text()) == again
+    assert runner.plan(path, "cpu", {}, out)[:2] == (runner.CACHED, first["seconds"])
+    (out / "99_manifest.json").write_text(json.dumps({**again, "digest": "of other code"}))
+    for left, state in ((running, "running"), (out / "99_manifest.failed.json", "stopped by hand")):  # killed, or not
+        running.parent.mkdir(parents=True, exist_ok=True)
+        left.write_text(json.dumps({**again, "state": state}))
+        assert runner.plan(path, "cpu", {}, out)[:2] == (runner.RESUMED, first["seconds"])
+        left.unlink()
+        assert runner.plan(path, "cpu", {}, out)[:2] == (runner.ANEW, first["seconds"])
+
+
+def drawing(tmp_path, monkeypatch, names, value, after="runner.complete('99_fake')", claim="base-concise"):
+    """A notebook that writes files and a claim where its class says, and then ends or fails."""
+    write = f"[files.publish(run.figures_dir / name, {value!r}) for name in {names}]\n"
+    about = f"seeds={value!r}, profile='', model='', dataset=''"
+    row = f"claims.claim_row({claim!r}, Estimate(0.04, 0.01, 0.07, 9), {about})"
+    return fake(
+        tmp_path,
+        monkeypatch,
+        "from calib_utils import claims, files, runner; from calib_utils.metrics import Estimate\n"
+        "from calib_utils.config import FolderConfig; run = FolderConfig.from_namespace(globals())",
+        write + f"claims.record_claims([{{**{row}, 'notebook': '99_fake'}}], run.figures_dir)",
+        after,
+    )
+
+
+def test_a_run_that_fails_replaces_nothing_and_a_success_clears_what_it_left(tmp_path, monkeypatch, capsys):
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    out, figures = tmp_path / "runs" / "notebooks" / "cpu", tmp_path / "figures"
+    path = drawing(tmp_path, monkeypatch, ["99_a.csv", "99_b.csv"], "1")
+    monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
+    assert cli.main(["run", "--here"]) == 0
+    assert f"figures and claims are in {figures}" in capsys.readouterr().out
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    git("init", "-q"), git("add", "figures", ".gitignore")
+    git("-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "shipped")
+    executed = (out / "99_fake.ipynb").read_bytes()
+    seconds = json.loads((figures / "99_manifest.json").read_text())["seconds_anew"]
+    drawing(tmp_path, monkeypatch, ["99_a.csv", "99_c.csv"], "2", "1 / 0")
+    assert cli.main(["run", "--here"]) == 1
+    assert git("status", "--porcelain", "--", "figures") == ""
+    assert (out / "99_fake.ipynb").read_bytes() == executed
+    assert sorted(path.name for path in out.iterdir() if path.is_file() and path.suffix != ".lock") == [
+        "99_fake.failed.ipynb", "99_fake.ipynb", "99_manifest.failed.json", "99_manifest.json"
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert cli.main(["run", "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"99_fake: goes on, anew it took {seconds:.0f} s\n"
+    drawing(tmp_path, monkeypatch, ["99_a.csv", "99_b.csv"], "1")
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    assert cli.main(["verify"]) == 0
+    drawing(tmp_path, monkeypatch, ["99_a.csv", "99_c.csv"], "3", claim="base-sentence")
+    assert cli.main(["run", "--here"]) == 0
+    made = json.loads((figures / "99_manifest.json").read_text())
+    assert made["files"] == {name: manifest.sha256(figures / name) for name in ("99_a.csv", "99_c.csv")}
+    assert {path.name for path in figures.glob("99_*")} == {"99_a.csv", "99_c.csv", "99_manifest.json"}
+    assert (figures / "99_c.csv").read_text() == "3" and made["parameters"]["figures"] == "figures"
+    rows = pd.read_csv(figures / "claims.csv", dtype=str)
+    assert rows[["id", "seeds"]].values.tolist() == [["base-sentence", "3"]]  # the claim of the first run is gone
+    assert not list(out.glob("*.failed.*"))
+    (figures / "99_a.csv").write_text("4")
+    assert cli.main(["verify"]) == 2
+    assert "99_a.csv is not the file that its manifest describes" in capsys.readouterr().err
+
+
+def test_claims_of_other_notebooks_stay(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "figures", tmp_path / "figures")
+    before = pd.read_csv(tmp_path / "figures" / "claims.csv", dtype=str, keep_default_na=False)
+    row = before.iloc[:1].assign(id="mine", notebook="99_fake")
+    pd.concat([before, row]).to_csv(tmp_path / "figures" / "claims.csv", index=False)
+    runner.run(fake(tmp_path, monkeypatch, "from calib_utils import runner; runner.complete('99_fake')"), "cpu", {})
+    after = pd.read_csv(tmp_path / "figures" / "claims.csv", dtype=str, keep_default_na=False)
+    pd.testing.assert_frame_equal(before, after)
+    assert {path.name for path in (ROOT / "figures").iterdir()} < {
+        path.name for path in (tmp_path / "figures").iterdir()
+    }
 
 
 def test_two_runs_of_one_notebook_take_turns(tmp_path, monkeypatch):
@@ -275,6 +459,11 @@ def test_the_command_line_reports_bad_input_and_failure(tmp_path, monkeypatch, c
     assert "no notebook begins with '77'" in capsys.readouterr().err
     assert cli.main(["run", "-p", "n_samples=many"]) == 2
     assert cli.main(["run", "--here"]) == 2
+    capsys.readouterr()
+    assert cli.main(["run", "01"]) == 2
+    assert capsys.readouterr().err == "error: what is 01? Notebooks are chosen with --only: use --only 01\n"
+    assert cli.main(["run", "--onyl"]) == 2
+    assert capsys.readouterr().err.startswith("error: what is --onyl?")
     path = fake(tmp_path, monkeypatch, "raise MemoryError('full')")
     monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
     assert cli.main(["run", "--here"]) == 1
