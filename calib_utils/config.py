@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-ROOT = Path(__file__).resolve().parent.parent
+from calib_utils.home import ROOT
+
 PROFILES = ("smoke", "cpu", "gpu")
 Positive = Annotated[int, Field(ge=1)]
 LearningRate = Annotated[float, Field(gt=0)]
