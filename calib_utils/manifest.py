@@ -57,7 +57,7 @@ def _placed(about: dict) -> dict:
 
 @functools.cache
 def of_code() -> dict:
-    """Git commit and whether code, notebooks or requirements differ from it; None where the package is in no clone."""
+    """Git commit and whether code, notebooks or requirements differ from it; None for an installed wheel."""
     clone = home.checkout()
     if clone is None:  # the repository that a user keeps notebooks in says nothing about this code
         return {"commit": None, "dirty": None}

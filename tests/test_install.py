@@ -212,8 +212,8 @@ def test_without_notebooks_the_error_names_the_three_places(installed, course, t
         done = installed.run("-m", "calib_utils", "run", "--dry-run", cwd=tmp_path, CALIB_UTILS_HOME=given)
         assert done.returncode == 2 and done.stderr == (
             f"error: there are no notebooks (NN_name.ipynb) in {Path(given or tmp_path) / 'notebooks'}. They are "
-            f"looked for in $CALIB_UTILS_HOME ({given or 'not set'}), else in the clone that the package lies in (installed "
-            f"without one), else in the current folder and its parents. {remedy}\n"
+            f"looked for in $CALIB_UTILS_HOME ({given or 'not set'}), else in the clone that the package lies in "
+            f"(installed without one), else in the current folder and its parents. {remedy}\n"
         )
     assert list(tmp_path.iterdir()) == []
     command = ("-m", "calib_utils", "run", "--dry-run", "--only", "08")
