@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from calib_utils import runner
+from calib_utils import home, runner
 
 AFTER = {"04_catto": ("02_",), "05_calibration_aware": ("02_",), "08_claims": ("0",)}  # what goes before, if chosen
 _TELL = 30.0  # seconds between two lines about progress
@@ -69,8 +69,10 @@ def pin(gpus: Sequence[str], turn: int) -> tuple[str | None, FileLock | None]:
 
 
 def environment(jobs: int, gpu: str | None = None) -> dict[str, str]:
-    """Environment of a process: its GPU, if it is to have one of several, and an equal share of the cores."""
-    found = dict(os.environ)
+    """Environment of a process: this home and package, its GPU, if it is to have one of several, and an equal share
+    of the cores.
+    """
+    found = {**os.environ, **home.environment()}
     if jobs > 1:
         found.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
     if gpu is not None:

@@ -52,6 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        remedy = "models and training need the extra `models`: pip install '.[models]' in a clone of the project"
+        print(f"error: {error.name} is not installed; {remedy}", file=sys.stderr)
+        return 2
     except Exception as error:
         from calib_utils.models import ModelError  # here: with torch, which takes seconds
         from calib_utils.records import RecordError

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-ROOT = Path(__file__).resolve().parent.parent
+from calib_utils.home import ROOT
+
 PROFILES = ("smoke", "cpu", "gpu")
 STAGED = "CALIB_UTILS_FIGURES"  # set by the runner: figures are written there, and published if the run succeeds
 Positive = Annotated[int, Field(ge=1)]

@@ -15,10 +15,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from calib_utils import files
+from calib_utils import files, home
 from calib_utils.config import ROOT, ConfigError
 
 _CODE = ("calib_utils", "notebooks", ":(glob)requirements*.txt", "pyproject.toml")
+_DISTRIBUTION = "calib-utils"
 _MAXRSS = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere, in GiB
 
 
@@ -58,11 +59,14 @@ def _placed(about: dict) -> dict:
 
 @functools.cache
 def of_code() -> dict:
-    """Git commit and whether code, notebooks or requirements differ from it; None outside a checkout."""
+    """Git commit and whether code, notebooks or requirements differ from it; None for an installed wheel."""
+    clone = home.checkout()
+    if clone is None:  # the repository that a user keeps notebooks in says nothing about this code
+        return {"commit": None, "dirty": None}
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
+            done = subprocess.run(["git", *words], cwd=clone, capture_output=True, text=True, check=True, timeout=30)
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip()
@@ -73,9 +77,15 @@ def of_code() -> dict:
 
 @functools.cache
 def of_environment() -> dict:
-    """Versions of Python and of every pinned package."""
-    pinned = re.findall(r"^([\w-]+)==", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.M)
-    return {"python": platform.python_version(), **{name: _version(name) for name in pinned}}
+    """Versions of Python and of every pinned package; of an installed wheel, those that it declares."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in _dependencies()}}
+
+
+def _dependencies() -> list[str]:
+    if clone := home.checkout():
+        return re.findall(r"^([\w-]+)==", (clone / "requirements.txt").read_text(encoding="utf-8"), re.M)
+    declared = importlib.metadata.requires(_DISTRIBUTION)
+    return [_DISTRIBUTION, *dict.fromkeys(re.match(r"[\w-]+", one)[0] for one in declared)]
 
 
 def _version(name: str) -> str | None:
@@ -87,7 +97,7 @@ def _version(name: str) -> str | None:
 
 def of_data(parameters: dict) -> dict:
     """SHA-256 of the embedded facts and of the data file that the parameters name; ConfigError if it is not there."""
-    named = {"facts": ROOT / "calib_utils" / "facts" / "facts.jsonl"}
+    named = {"facts": home.PACKAGE / "facts" / "facts.jsonl"}
     if parameters.get("data_path"):
         named["data_path"] = ROOT / parameters["data_path"]  # as a notebook sees it
         if not named["data_path"].is_file():
@@ -98,8 +108,9 @@ def of_data(parameters: dict) -> dict:
 def digest(notebook: Path) -> str:
     """Changes when the notebook, the package or a requirement does."""
     kinds = (".py", ".json", ".csv", ".mplstyle")
-    package = [path for path in (ROOT / "calib_utils").rglob("*") if path.suffix in kinds]
-    sources = [notebook, *sorted(package), *sorted(ROOT.glob("requirements*.txt"))]
+    package = [path for path in home.PACKAGE.rglob("*") if path.suffix in kinds]
+    clone = home.checkout()
+    sources = [notebook, *sorted(package), *sorted(clone.glob("requirements*.txt") if clone else ())]
     parts = [f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sources]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 

@@ -22,7 +22,7 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
 from traitlets import default
 
-from calib_utils import manifest
+from calib_utils import home, manifest
 from calib_utils.config import ROOT, STAGED, STUDIES, ConfigError, FolderConfig, check_names, profile_parameters
 
 # jsonschema, on which papermill rests, would build grammars of internationalized addresses: 1.5 s a process.
@@ -69,8 +69,13 @@ class Plan(NamedTuple):
 
 
 def find_notebooks(only: list[str] | None = None) -> list[Path]:
-    """The notebooks in order, or those whose name begins with one of `only`; raises ConfigError for no match."""
-    every = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    """The notebooks in order, or those whose name begins with one of `only`.
+
+    Raises ConfigError for no match, and where there are no notebooks at all.
+    """
+    every = sorted(NOTEBOOKS.glob(home.NOTEBOOK_NAMES))
+    if not every:
+        raise ConfigError(home.nothing_found())
     chosen = []
     for wanted in only or [""]:
         found = [path for path in every if path.stem.startswith(wanted)]
@@ -230,6 +235,7 @@ def _execute(notebook: Path, parameters: Mapping[str, object], work: Path, faile
             tempfile.TemporaryDirectory(dir="/tmp" if len(tempfile.gettempdir()) > 75 else None) as scratch,
             _environment(
                 {
+                    **home.environment(),
                     _COMPLETION: str(completion),
                     STAGED: str(work / "figures"),
                     "TQDM_MININTERVAL": "30",
