@@ -257,7 +257,7 @@ def test_a_run_from_a_wheel_writes_into_the_home_and_nowhere_else(installed, tmp
     executed = tmp_path / "project" / "runs" / "notebooks" / "smoke" / "99_tiny.ipynb"
     home_and_package = f"{tmp_path / 'project'} {installed.packages / 'calib_utils'}\n"
     assert nbformat.read(executed, 4).cells[2].outputs[0].text == home_and_package
-    made = manifest.read(tmp_path / "project" / "figures" / "99_manifest.json")
+    made = manifest.read(tmp_path / "project" / "runs" / "smoke" / "figures" / "99_manifest.json")
     assert made["state"] == runner.COMPLETE and made["versions"]["calib-utils"] == PROJECT["version"]
 
 
