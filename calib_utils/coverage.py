@@ -1,0 +1,204 @@
+"""Coverage: how often the 95 % intervals of `metrics` hold the true value, by simulation.
+
+Confidences have one of four laws, outcomes a known probability given the confidence, so that every true value can be
+computed. `simulate` draws data sets, calls `metrics` as a notebook does and counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from scipy.optimize import brentq
+
+from calib_utils import intervals, metrics
+
+ERRORS = (0.0, 0.02, 0.05, 0.1, 0.2)
+SIZES = (100, 400, 1500)
+SCORED = (
+    "smece",
+    "ece_equal_width_10",
+    "ece_equal_mass_10",
+    "overconfidence",
+    "auroc",
+    "accuracy",
+    "brier",
+    "log_loss",
+)
+SEEDED = ("smece", "ece_equal_width_10", "overconfidence", "accuracy")
+GROUPED = (*SEEDED, "auroc")
+REDUCED = ("smece", "ece_equal_width_10")
+COLUMNS = tuple("quantity comparison confidences n true_error truth coverage standard_error width bias".split())
+_OTHER = {0.0: 0.0, 0.02: 0.02, 0.05: 0.0, 0.1: 0.05, 0.2: 0.1}  # true error of the second model of a pair
+_ALIKE = 0.7  # latent correlation of two models' confidences and outcomes on one question, or of an entity's outcomes
+_POPULATION = 50_000
+
+
+@dataclass(frozen=True)
+class Law:
+    """A law of confidences, from uniform numbers, and the probability of being right at size s of the gap."""
+
+    confidence: Callable[[np.ndarray], np.ndarray]
+    right: Callable[[np.ndarray, float], np.ndarray]
+
+
+def _two_modes(u):
+    low, high = stats.beta(2, 20).ppf(u / 0.4), stats.beta(20, 2).ppf((u - 0.4) / 0.6)
+    return np.round(np.where(u < 0.4, low, high) * 50) / 50  # as from 50 draws
+
+
+LAWS = {
+    "spread, overconfident": Law(lambda u: stats.beta(1.3, 1.1).ppf(u), lambda f, s: f - s),
+    "spread, too sharp": Law(lambda u: stats.beta(1.3, 1.1).ppf(u), lambda f, s: f - s * (f - 0.5)),
+    "bimodal, too sharp": Law(_two_modes, lambda f, s: f - s * np.sign(f - 0.5)),
+    "nearly constant, overconfident": Law(lambda u: 0.85 + 0.02 * stats.norm.ppf(u), lambda f, s: f - s),
+}
+
+
+@cache
+def _population(law: str) -> np.ndarray:
+    return np.clip(LAWS[law].confidence((np.arange(_POPULATION) + 0.5) / _POPULATION), 0, 1)
+
+
+def _right(law: str, confidence, size: float):
+    return np.clip(LAWS[law].right(confidence, size), 0, 1)
+
+
+@cache
+def _size(law: str, error: float) -> float:
+    """The size of the gap at which the population's smECE is `error`."""
+    if not error:
+        return 0.0
+    f = _population(law)
+    return brentq(lambda s: float(intervals.smooth_error(f, _right(law, f, s)[None])[0]) - error, 0.0, 1.3, xtol=1e-4)
+
+
+@cache
+def truth(law: str, size: float, metric: str) -> float:
+    """The population's value: every confidence counts as right and as wrong, with its probability of either."""
+    f = _population(law)
+    right = _right(law, f, size)
+    if metric == "smece":
+        return float(intervals.smooth_error(f, right[None])[0]) if size else 0.0
+    weights = np.concatenate([right, 1 - right])[None]
+    return float(metrics.METRICS[metric](np.tile(f, 2), np.repeat([1.0, 0.0], len(f)), weights)[0])
+
+
+def _latent(rng, shape, alike: float) -> np.ndarray:
+    """(models, n) uniform numbers, correlated between models."""
+    z = np.sqrt(alike) * rng.standard_normal(shape[1:]) + np.sqrt(1 - alike) * rng.standard_normal(shape)
+    return np.clip(stats.norm.cdf(z), 1e-9, 1 - 1e-9)
+
+
+def draw(law: str, sizes: Sequence[float], n: int, rng, per_entity: int = 1) -> list[pd.DataFrame]:
+    """Score tables of models with these sizes of the gap, on the same n questions."""
+    f = np.clip(LAWS[law].confidence(_latent(rng, (len(sizes), n), _ALIKE)), 0, 1)
+    if per_entity == 1:
+        u = _latent(rng, f.shape, _ALIKE)
+    else:
+        shared = np.repeat(rng.standard_normal((len(sizes), -(-n // per_entity))), per_entity, axis=1)[:, :n]
+        u = stats.norm.cdf(np.sqrt(_ALIKE) * shared + np.sqrt(1 - _ALIKE) * rng.standard_normal(f.shape))
+    tables = []
+    for confidence, uniform, size in zip(f, u, sizes, strict=True):
+        correct = (uniform < _right(law, confidence, size)).astype(float)
+        tables.append(pd.DataFrame({"question_id": range(n), "confidence": confidence, "correct": correct}))
+        if per_entity > 1:
+            tables[-1]["entity"] = np.arange(n) // per_entity
+    return tables
+
+
+def _seen(law, n, error, rng, n_boot, seed):
+    """(quantity, comparison, true error, truth, estimate) of one draw of a pair of models."""
+    errors = error, _OTHER[error]
+    sizes = [_size(law, e) for e in errors]
+    first, second = draw(law, sizes, n, rng)
+    for metric in SCORED:
+        true = [truth(law, size, metric) for size in sizes]
+        for table, e, value in zip((first, second), errors, true, strict=True):
+            yield metric, "one model", e, value, metrics.evaluate_seeds([table], metric, (), n_boot, seed)
+        found = metrics.evaluate_seeds([first], metric, [second], n_boot, seed)
+        yield metric, "difference", error, true[0] - true[1], found
+        if metric in REDUCED and error > 0:
+            found = metrics.relative_reduction([first], [second], metric, n_boot, seed)
+            yield metric, "relative reduction", error, 1 - true[1] / true[0], found
+
+
+def _seen_seeds(law, n, error, rng, n_boot, seed, n_seeds=3):
+    """Means over training seeds whose gaps differ as much as a sample of n questions does, alone and paired."""
+    spread = 0.45 / np.sqrt(n)
+    sizes = _size(law, error) + spread * rng.standard_normal(n_seeds)
+    plain = [_size(law, 0.0)] * 1
+    tables = draw(law, [*sizes, *plain], n, rng)
+    for metric in SEEDED:
+        value = _mean_truth(law, error, spread, metric)
+        found = metrics.evaluate_seeds(tables[:n_seeds], metric, (), n_boot, seed)
+        yield metric, f"mean of {n_seeds} seeds", error, value, found
+        found = metrics.evaluate_seeds(tables[:n_seeds], metric, tables[n_seeds:], n_boot, seed)
+        value -= truth(law, 0.0, metric)
+        yield metric, f"mean of {n_seeds} seeds, difference", error, value, found
+
+
+@cache
+def _mean_truth(law, error, spread, metric) -> float:
+    points, weights = np.polynomial.hermite_e.hermegauss(15)
+    values = [truth(law, _size(law, error) + spread * point, metric) for point in points]
+    return float(np.dot(values, weights) / weights.sum())
+
+
+def _seen_entities(law, n, error, rng, n_boot, seed):
+    """Four questions about each entity, with correlated outcomes."""
+    sizes = [_size(law, error), _size(law, _OTHER[error])]
+    first, second = draw(law, sizes, n, rng, per_entity=4)
+    for metric in GROUPED:
+        true = [truth(law, size, metric) for size in sizes]
+        found = metrics.evaluate_seeds([first], metric, (), n_boot, seed)
+        yield metric, "one model, 4 questions an entity", error, true[0], found
+        found = metrics.evaluate_seeds([first], metric, [second], n_boot, seed)
+        yield metric, "difference, 4 questions an entity", error, true[0] - true[1], found
+
+
+def simulate(
+    repeats: int = 220,
+    sizes: Sequence[int] = SIZES,
+    errors: Sequence[float] = ERRORS,
+    laws: Sequence[str] = tuple(LAWS),
+    n_boot: int = 250,
+    seed: int = 0,
+    report: Callable[[str], None] = lambda line: None,
+) -> pd.DataFrame:
+    """Coverage of every quantity and comparison in every setting; a row per cell.
+
+    `truth` is the true value, `true_error` the smECE of the (first) model; `width` and `bias` are means (medians where a
+    relative reduction has no bound) over the repeats.
+    """
+    rows = []
+    for law in laws:
+        for n in sizes:
+            for error in errors:
+                for turn in range(repeats):
+                    rng = np.random.default_rng([seed, n, round(1000 * error), turn])
+                    seen = [*_seen(law, n, error, rng, n_boot, turn)]
+                    if n == 400 and law == laws[0] and error >= 0.05:
+                        seen += _seen_seeds(law, n, error, rng, n_boot, turn)
+                    if n == 400 and error in (0.0, 0.1):
+                        seen += _seen_entities(law, n, error, rng, n_boot, turn)
+                    rows += [
+                        (q, c, law, n, e, t, f.low <= t + 1e-12 and t - 1e-12 <= f.high, f.high - f.low, f.value - t)
+                        for q, c, e, t, f in seen
+                    ]
+                report(f"{law}, n = {n}, true error {error}: done")
+    names = ["quantity", "comparison", "confidences", "n", "true_error", "truth", "held", "width", "bias"]
+    found = pd.DataFrame(rows, columns=names).groupby(names[:5], sort=False)
+    table = found.agg(
+        truth=("truth", "mean"),
+        coverage=("held", "mean"),
+        count=("held", "size"),
+        width=("width", "median"),
+        bias=("bias", "median"),
+    ).reset_index()
+    table["standard_error"] = np.sqrt(table["coverage"] * (1 - table["coverage"]) / table["count"])
+    return table[list(COLUMNS)]
