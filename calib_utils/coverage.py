@@ -172,8 +172,8 @@ def simulate(
 ) -> pd.DataFrame:
     """Coverage of every quantity and comparison in every setting; a row per cell.
 
-    `truth` is the true value, `true_error` the smECE of the (first) model; `width` and `bias` are means (medians where a
-    relative reduction has no bound) over the repeats.
+    `truth` is the true value, `true_error` the smECE of the (first) model; `width` (of the interval) and `bias` (of
+    the value) are medians over the repeats.
     """
     rows = []
     for law in laws:

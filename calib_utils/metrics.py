@@ -371,9 +371,10 @@ METRICS: dict[str, Metric] = {
 def evaluate(
     confidence, correct, metric: str = "smece", n_boot: int = 1000, seed: int = 0, entities=None
 ) -> Estimate:
-    """A metric with its 95 % interval over questions, or over `entities` (n,), if several questions share one.
+    """A metric with its 95 % interval over questions, or over `entities` (n,) where several questions share one.
 
-    `n_boot` bounds the simulated or resampled data sets. Raises ValueError for out-of-range input or an unknown metric.
+    `n_boot` sets how many data sets are simulated or resampled. Raises ValueError for out-of-range input or an
+    unknown metric.
     """
     pair = checked(confidence, correct)
     group = intervals.groups(entities, len(pair[0]))
