@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,6 @@ SEEDED = ("smece", "ece_equal_width_10", "overconfidence", "accuracy")
 GROUPED = (*SEEDED, "auroc")
 REDUCED = ("smece", "ece_equal_width_10")
 COLUMNS = tuple("quantity comparison confidences n true_error truth coverage standard_error width bias".split())
-_OTHER = {0.0: 0.0, 0.02: 0.02, 0.05: 0.0, 0.1: 0.05, 0.2: 0.1}  # true error of the second model of a pair
 _ALIKE = 0.7  # latent correlation of two models' confidences and outcomes on one question, or of an entity's outcomes
 _POPULATION = 50_000
 
@@ -51,9 +51,10 @@ def _two_modes(u):
     return np.round(np.where(u < 0.4, low, high) * 50) / 50  # as from 50 draws
 
 
+SHARP = "spread, too sharp"
 LAWS = {
     "spread, overconfident": Law(lambda u: stats.beta(1.3, 1.1).ppf(u), lambda f, s: f - s),
-    "spread, too sharp": Law(lambda u: stats.beta(1.3, 1.1).ppf(u), lambda f, s: f - s * (f - 0.5)),
+    SHARP: Law(lambda u: stats.beta(1.3, 1.1).ppf(u), lambda f, s: f - s * (f - 0.5)),
     "bimodal, too sharp": Law(_two_modes, lambda f, s: f - s * np.sign(f - 0.5)),
     "nearly constant, overconfident": Law(lambda u: 0.85 + 0.02 * stats.norm.ppf(u), lambda f, s: f - s),
 }
@@ -111,35 +112,36 @@ def draw(law: str, sizes: Sequence[float], n: int, rng, per_entity: int = 1) -> 
     return tables
 
 
-def _seen(law, n, error, rng, n_boot, seed):
-    """(quantity, comparison, true error, truth, estimate) of one draw of a pair of models."""
-    errors = error, _OTHER[error]
-    sizes = [_size(law, e) for e in errors]
-    first, second = draw(law, sizes, n, rng)
-    for metric in SCORED:
+def _seen(law, n, errors, rng, n_boot, seed, scored=SCORED):
+    """(quantity, comparison, true error, truth, estimate) of models with these errors and one more of the first."""
+    errors = [*errors, errors[0]]
+    sizes = [_size(law, error) for error in errors]
+    tables = draw(law, sizes, n, rng)
+    estimate = partial(metrics.evaluate_seeds, n_boot=n_boot, seed=seed)
+    for metric in scored:
         true = [truth(law, size, metric) for size in sizes]
-        for table, e, value in zip((first, second), errors, true, strict=True):
-            yield metric, "one model", e, value, metrics.evaluate_seeds([table], metric, (), n_boot, seed)
-        found = metrics.evaluate_seeds([first], metric, [second], n_boot, seed)
-        yield metric, "difference", error, true[0] - true[1], found
-        if metric in REDUCED and error > 0:
-            found = metrics.relative_reduction([first], [second], metric, n_boot, seed)
-            yield metric, "relative reduction", error, 1 - true[1] / true[0], found
+        for i, error in enumerate(errors):
+            yield metric, "one model", error, true[i], estimate([tables[i]], metric)
+        for i, error in enumerate(errors[:-1]):  # against the next smaller error, the smallest against its equal
+            found = estimate([tables[i]], metric, [tables[i - 1]])
+            yield metric, "difference", error, true[i] - true[i - 1], found
+            if metric in REDUCED and true[i] > true[i - 1]:
+                found = metrics.relative_reduction([tables[i]], [tables[i - 1]], metric, n_boot, seed)
+                yield metric, "relative reduction", error, 1 - true[i - 1] / true[i], found
 
 
-def _seen_seeds(law, n, error, rng, n_boot, seed, n_seeds=3):
+def _seen_seeds(law, n, errors, rng, n_boot, seed, n_seeds=3):
     """Means over training seeds whose gaps differ as much as a sample of n questions does, alone and paired."""
     spread = 0.45 / np.sqrt(n)
-    sizes = _size(law, error) + spread * rng.standard_normal(n_seeds)
-    plain = [_size(law, 0.0)] * 1
-    tables = draw(law, [*sizes, *plain], n, rng)
-    for metric in SEEDED:
-        value = _mean_truth(law, error, spread, metric)
-        found = metrics.evaluate_seeds(tables[:n_seeds], metric, (), n_boot, seed)
-        yield metric, f"mean of {n_seeds} seeds", error, value, found
-        found = metrics.evaluate_seeds(tables[:n_seeds], metric, tables[n_seeds:], n_boot, seed)
-        value -= truth(law, 0.0, metric)
-        yield metric, f"mean of {n_seeds} seeds, difference", error, value, found
+    for error in errors:
+        drawn = _size(law, error) + spread * rng.standard_normal(n_seeds)
+        *tables, plain = draw(law, [*drawn, 0.0], n, rng)
+        for metric in SEEDED:
+            value = _mean_truth(law, error, spread, metric)
+            found = metrics.evaluate_seeds(tables, metric, (), n_boot, seed)
+            yield metric, f"mean of {n_seeds} seeds", error, value, found
+            found = metrics.evaluate_seeds(tables, metric, [plain], n_boot, seed)
+            yield metric, f"mean of {n_seeds} seeds, difference", error, value - truth(law, 0.0, metric), found
 
 
 @cache
@@ -149,16 +151,17 @@ def _mean_truth(law, error, spread, metric) -> float:
     return float(np.dot(values, weights) / weights.sum())
 
 
-def _seen_entities(law, n, error, rng, n_boot, seed):
-    """Four questions about each entity, with correlated outcomes."""
-    sizes = [_size(law, error), _size(law, _OTHER[error])]
-    first, second = draw(law, sizes, n, rng, per_entity=4)
-    for metric in GROUPED:
-        true = [truth(law, size, metric) for size in sizes]
-        found = metrics.evaluate_seeds([first], metric, (), n_boot, seed)
-        yield metric, "one model, 4 questions an entity", error, true[0], found
-        found = metrics.evaluate_seeds([first], metric, [second], n_boot, seed)
-        yield metric, "difference, 4 questions an entity", error, true[0] - true[1], found
+def _seen_entities(law, n, errors, rng, n_boot, seed):
+    """Four questions about each entity, with correlated outcomes, and a calibrated model beside the other."""
+    for error in errors:
+        sizes = [_size(law, error), 0.0]
+        first, second = draw(law, sizes, n, rng, per_entity=4)
+        for metric in GROUPED:
+            true = [truth(law, size, metric) for size in sizes]
+            found = metrics.evaluate_seeds([first], metric, (), n_boot, seed)
+            yield metric, "one model, 4 questions an entity", error, true[0], found
+            found = metrics.evaluate_seeds([first], metric, [second], n_boot, seed)
+            yield metric, "difference, 4 questions an entity", error, true[0] - true[1], found
 
 
 def simulate(
@@ -168,37 +171,44 @@ def simulate(
     laws: Sequence[str] = tuple(LAWS),
     n_boot: int = 250,
     seed: int = 0,
+    scored: Sequence[str] = SCORED,
+    extras: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """Coverage of every quantity and comparison in every setting; a row per cell.
 
     `truth` is the true value, `true_error` the smECE of the (first) model; `width` (of the interval) and `bias` (of
-    the value) are medians over the repeats.
+    the value) are medians over the repeats. `extras` adds training seeds and entities, at n = 400. The second shape of
+    a gap for spread confidences is simulated at n = 400 alone.
     """
-    rows = []
-    for law in laws:
-        for n in sizes:
-            for error in errors:
-                for turn in range(repeats):
-                    rng = np.random.default_rng([seed, n, round(1000 * error), turn])
-                    seen = [*_seen(law, n, error, rng, n_boot, turn)]
-                    if n == 400 and law == laws[0] and error >= 0.05:
-                        seen += _seen_seeds(law, n, error, rng, n_boot, turn)
-                    if n == 400 and error in (0.0, 0.1):
-                        seen += _seen_entities(law, n, error, rng, n_boot, turn)
-                    rows += [
-                        (q, c, law, n, e, t, f.low <= t + 1e-12 and t - 1e-12 <= f.high, f.high - f.low, f.value - t)
-                        for q, c, e, t, f in seen
-                    ]
-                report(f"{law}, n = {n}, true error {error}: done")
+    rows, names = [], list(laws)
+    for law, n in product(names, sizes):
+        if law == SHARP and n != 400:
+            continue
+        for turn in range(repeats):
+            rng = np.random.default_rng([seed, list(LAWS).index(law), n, turn])
+            seen = [*_seen(law, n, errors, rng, n_boot, turn, scored)]
+            if extras and n == 400:
+                if law == names[0]:
+                    seen += _seen_seeds(law, n, [error for error in errors if error >= 0.05], rng, n_boot, turn)
+                seen += _seen_entities(law, n, [error for error in errors if error in (0, 0.1)], rng, n_boot, turn)
+            rows += [
+                (q, c, law, n, e, t, f.low <= t + 1e-12 and t - 1e-12 <= f.high, f.high - f.low, f.value - t)
+                for q, c, e, t, f in seen
+            ]
+        report(f"{law}, n = {n}: done")
     names = ["quantity", "comparison", "confidences", "n", "true_error", "truth", "held", "width", "bias"]
-    found = pd.DataFrame(rows, columns=names).groupby(names[:5], sort=False)
-    table = found.agg(
-        truth=("truth", "mean"),
-        coverage=("held", "mean"),
-        count=("held", "size"),
-        width=("width", "median"),
-        bias=("bias", "median"),
-    ).reset_index()
+    table = (
+        pd.DataFrame(rows, columns=names)
+        .groupby(names[:5], sort=False)
+        .agg(
+            truth=("truth", "mean"),
+            coverage=("held", "mean"),
+            count=("held", "size"),
+            width=("width", "median"),
+            bias=("bias", "median"),
+        )
+        .reset_index()
+    )
     table["standard_error"] = np.sqrt(table["coverage"] * (1 - table["coverage"]) / table["count"])
     return table[list(COLUMNS)]

@@ -220,12 +220,16 @@ def _within(residual, group) -> float:
     return float(np.clip(np.sin(np.pi / 2 * np.clip(share, 0, 1)), 0, 0.95))
 
 
-def to_grid(confidence: np.ndarray, size: int = _GRID) -> csr_array:
-    """(n, grid): how a confidence is shared between its two neighbours on a grid of [0, 1]."""
-    left = np.clip((confidence * (size - 1)).astype(int), 0, size - 2)
-    part = confidence * (size - 1) - left
+@lru_cache(maxsize=32)
+def _on_grid(confidence: bytes) -> tuple[csr_array, np.ndarray, np.ndarray]:
+    """How confidences are shared between their neighbours on a grid of [0, 1] (n, grid), its sums, those above 0."""
+    confidence = np.frombuffer(confidence)
+    left = np.clip((confidence * (_GRID - 1)).astype(int), 0, _GRID - 2)
+    part = confidence * (_GRID - 1) - left
     shares, columns = np.concatenate([1 - part, part]), np.concatenate([left, left + 1])
-    return csr_array((shares, (np.tile(np.arange(len(left)), 2), columns)), shape=(len(left), size))
+    at = csr_array((shares, (np.tile(np.arange(len(left)), 2), columns)), shape=(len(left), _GRID))
+    counts = np.asarray(at.sum(axis=0)).ravel()
+    return at, counts, np.flatnonzero(counts)
 
 
 def smooth_error(confidence: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
@@ -233,9 +237,7 @@ def smooth_error(confidence: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
 
     Bandwidths come from a fixed list, whose smoothers are kept; the fixed point is found between two of them.
     """
-    at = to_grid(confidence)
-    counts = np.asarray(at.sum(axis=0)).ravel()
-    used = np.flatnonzero(counts)
+    at, counts, used = _on_grid(confidence.tobytes())
     sums = ((confidence - outcomes) @ at)[:, used].astype(np.float32)
 
     def values(k, rows):
@@ -278,12 +280,16 @@ def _grid_kernel(k: int) -> np.ndarray:
 
 
 def _smoothed_gap(confidence, outcomes, width) -> np.ndarray:
+    return _kept_gap(confidence.tobytes(), outcomes.tobytes(), width)
+
+
+@lru_cache(maxsize=32)
+def _kept_gap(confidence: bytes, outcomes: bytes, width) -> np.ndarray:
     """(n,) kernel regression of confidence minus outcome on confidence; without a width at that of the smECE."""
+    confidence, outcomes = np.frombuffer(confidence), np.frombuffer(outcomes)
     bandwidth = width or max(float(smooth_error(confidence, outcomes[None])[0]), 0.01)
     kernel = _grid_kernel(int(np.argmin(np.abs(_BANDWIDTHS - bandwidth))))
-    at = to_grid(confidence)
-    counts = np.asarray(at.sum(axis=0)).ravel()
-    used = np.flatnonzero(counts)
+    at, counts, used = _on_grid(confidence.tobytes())
     smooth = np.zeros(_GRID)
     kernel = kernel[np.ix_(used, used)]
     smooth[used] = (((confidence - outcomes) @ at)[used] @ kernel) / (counts[used] @ kernel)

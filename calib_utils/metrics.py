@@ -480,11 +480,11 @@ def _between(first: Sequence[float], tables, second: Sequence[float], minus) -> 
 
 
 def _per_origin(values, tables) -> np.ndarray:
-    origins = [table["origin"].iloc[0] if "origin" in table else i for i, table in enumerate(tables)]
-    return (
-        pd.Series(list(values), dtype=float).groupby(origins, sort=False).mean().to_numpy()
-        if origins
-        else np.array([])
+    if not any("origin" in table for table in tables):
+        return np.array(values)
+    origins = [table["origin"].iloc[0] for table in tables]
+    return np.array(
+        [np.mean([v for v, o in zip(values, origins, strict=True) if o == one]) for one in dict.fromkeys(origins)]
     )
 
 
@@ -582,8 +582,14 @@ def relative_reduction(
     (over, _, _), top = ends(0.0), float(np.mean([part.value for part in second.parts]))
     ratio = over / top if top > 0 else np.nan
     start = min(ratio, 100.0) if np.isfinite(ratio) else 100.0
-    least = 0.0 if ends(0.0)[1] <= 0 else brentq(lambda r: ends(r)[1], 0.0, start) if ends(start)[1] < 0 else start
-    most = np.inf if ends(100.0)[2] >= 0 else brentq(lambda r: ends(r)[2], start, 100.0)
+    least = (
+        0.0
+        if ends(0.0)[1] <= 0
+        else brentq(lambda r: ends(r)[1], 0.0, start, xtol=1e-4)
+        if ends(start)[1] < 0
+        else start
+    )
+    most = np.inf if ends(100.0)[2] >= 0 else brentq(lambda r: ends(r)[2], start, 100.0, xtol=1e-4)
     plug_in = 1 - float(np.mean(first.values)) / float(np.mean(second.values))
     return Estimate(1 - ratio, 1 - most, 1 - least, len(group), plug_in)
 
