@@ -129,7 +129,8 @@ def ray(
     estimated from the data: `local`, smoothed at the bandwidth of the smECE, and `even`, smoothed over all
     confidences. They have the true error e(t), the error with p_t in place of outcomes. Outcomes drawn from p_t
     give the law of the plug-in error. The interval holds every e(t) under which the measured error lies between
-    the 2.5 and 97.5 % quantiles, for either gap; the value is the e(t) under which it is the median (`local`).
+    the 2.5 and 97.5 % quantiles, for either gap; the value is the e(t) under which it is the median (`local`). Below
+    what calibrated models read, all three are negative; `metrics` cuts them at 0 where an error stands alone.
 
     Parameters
     ----------
@@ -141,8 +142,7 @@ def ray(
         np.stack([_smoothed_gap(f[:, k], y[:, k], width) for k in range(f.shape[1])], axis=1)
         for width in (None, _EVEN)
     )
-    residual = f - y - local
-    within = _within(residual[:, 0], group)
+    within = _within((f - y - even)[:, 0], group)
     gaps = [gap.reshape(confidence.shape) for gap in (local, even)]
     measured, *units = error(np.stack([outcomes, *(_moved(confidence, gap, 1.0) for gap in gaps)]))
     wanted = measured + 1.3 / np.sqrt(len(f))  # 2.6 standard errors of a mean of outcomes, at most
@@ -159,7 +159,7 @@ def ray(
     (value, low, high), other = (_invert(*ray, measured) for ray in zip(levels, drawn, strict=True))
     low, high = min(low, other[1], value), max(high, other[2], value)
     floor = float(np.quantile(drawn[0, 0], _FLOOR))
-    return Part(value, low, high, float(measured), floor, (residual * np.sign(local)).sum(axis=1))
+    return Part(value, low, high, float(measured), floor, ((f - y - local) * np.sign(local)).sum(axis=1))
 
 
 def _moved(confidence, gap, t):
@@ -175,12 +175,21 @@ def _outcomes(uniforms, p):
 
 
 def _invert(levels, draws, measured) -> tuple[float, float, float]:
-    """Debiased value, low, high. Of a few draws' quantile and the normal one the wider is taken."""
+    """Debiased value, low, high. Of a few draws' quantile and the normal one the wider is taken.
+
+    What lies below a calibrated model's quantile is mirrored to negative errors: cut at 0, values of calibrated
+    models would be too high on average, and so would means over seeds and what is subtracted in differences.
+    """
     middle, spread = draws.mean(axis=1), _Z * draws.std(axis=1)
     quantiles = np.quantile(draws, [_TAIL, 0.5, 1 - _TAIL], axis=1)
     levels = np.maximum.accumulate(levels)
     bounds = np.minimum(quantiles[0], middle - spread), quantiles[1], np.maximum(quantiles[2], middle + spread)
-    high, value, low = (float(np.interp(measured, np.maximum.accumulate(b), levels)) for b in bounds)
+    bounds = np.maximum.accumulate(bounds, axis=1)
+    above = measured - bounds[:, 0]
+    high, value, low = (
+        float(np.sign(more) * np.interp(bound[0] + abs(more), bound, levels))
+        for more, bound in zip(above, bounds, strict=True)
+    )
     return value, low, high
 
 

@@ -450,12 +450,13 @@ def _joined(parts, weights, group, between, n: int, metric: str | None = None, s
     least, most = (METRICS[metric].low, METRICS[metric].high) if metric else (-np.inf, np.inf)
     if signed:
         least, most = least - most, most - least
+    value = value if np.isnan(value) else float(np.clip(value, least, most))
     plug_in = float(np.dot(weights, [part.plug_in for part in parts]))
     floor = float(np.dot(weights, [part.floor for part in parts]))
     return Estimate(
         value,
-        float(max(min(low, value), least)) if value == value else least,
-        float(min(max(high, value), most)) if value == value else most,
+        least if np.isnan(value) else float(max(min(low, value), least)),
+        most if np.isnan(value) else float(min(max(high, value), most)),
         n,
         np.nan if np.isnan(plug_in) else plug_in,
         np.nan if signed or np.isnan(floor) else floor,
@@ -580,7 +581,7 @@ def relative_reduction(
         return np.array(intervals.combine(*_weighted(first, second, r), group, spread))
 
     (over, _, _), top = ends(0.0), float(np.mean([part.value for part in second.parts]))
-    ratio = over / top if top > 0 else np.nan
+    ratio = max(over, 0.0) / top if top > 0 else np.nan
     start = min(ratio, 100.0) if np.isfinite(ratio) else 100.0
     least = (
         0.0
