@@ -33,9 +33,12 @@ SCORED = (
 SEEDED = ("smece", "ece_equal_width_10", "overconfidence", "accuracy")
 GROUPED = (*SEEDED, "auroc")
 REDUCED = ("smece", "ece_equal_width_10")
-COLUMNS = tuple("quantity comparison confidences n true_error truth coverage standard_error width bias".split())
+COLUMNS = tuple(
+    "quantity comparison confidences n true_error truth coverage data_sets standard_error width bias".split()
+)
+_SEEN = "quantity comparison confidences n true_error truth held width bias".split()
 _ALIKE = 0.7  # latent correlation of two models' confidences and outcomes on one question, or of an entity's outcomes
-_POPULATION = 50_000
+_POPULATION = 20_000
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,6 @@ def simulate(
     errors: Sequence[float] = ERRORS,
     laws: Sequence[str] = tuple(LAWS),
     n_boot: int = 250,
-    seed: int = 0,
     scored: Sequence[str] = SCORED,
     extras: bool = True,
     report: Callable[[str], None] = lambda line: None,
@@ -181,34 +183,46 @@ def simulate(
     the value) are medians over the repeats. `extras` adds training seeds and entities, at n = 400. The second shape
     of a gap for spread confidences is simulated at n = 400 alone.
     """
-    rows, names = [], list(laws)
-    for law, n in product(names, sizes):
+    seen = []
+    for turn in range(repeats):
+        seen += once(turn, sizes, errors, laws, n_boot, scored, extras)
+        if (turn + 1) % 10 == 0:
+            report(f"{turn + 1} of {repeats} data sets per cell")
+    return summarise(seen)
+
+
+def once(turn, sizes, errors, laws, n_boot, scored, extras) -> list[tuple]:
+    """One data set per cell: rows of `_SEEN`."""
+    rows = []
+    for law, n in product(laws, sizes):
         if law == SHARP and n != 400:
             continue
-        for turn in range(repeats):
-            rng = np.random.default_rng([seed, list(LAWS).index(law), n, turn])
-            seen = [*_seen(law, n, errors, rng, n_boot, turn, scored)]
-            if extras and n == 400:
-                if law == names[0]:
-                    seen += _seen_seeds(law, n, [error for error in errors if error >= 0.05], rng, n_boot, turn)
-                seen += _seen_entities(law, n, [error for error in errors if error in (0, 0.1)], rng, n_boot, turn)
-            rows += [
-                (q, c, law, n, e, t, f.low <= t + 1e-12 and t - 1e-12 <= f.high, f.high - f.low, f.value - t)
-                for q, c, e, t, f in seen
-            ]
-        report(f"{law}, n = {n}: done")
-    names = ["quantity", "comparison", "confidences", "n", "true_error", "truth", "held", "width", "bias"]
+        rng = np.random.default_rng([list(LAWS).index(law), n, turn])
+        found = [*_seen(law, n, errors, rng, n_boot, turn, scored)]
+        if extras and n == 400:
+            if law == laws[0]:
+                found += _seen_seeds(law, n, [error for error in errors if error >= 0.05], rng, n_boot, turn)
+            found += _seen_entities(law, n, [error for error in errors if error in (0, 0.1)], rng, n_boot, turn)
+        rows += [
+            (q, c, law, n, e, t, f.low <= t + 1e-12 and t - 1e-12 <= f.high, f.high - f.low, f.value - t)
+            for q, c, e, t, f in found
+        ]
+    return rows
+
+
+def summarise(rows: list[tuple]) -> pd.DataFrame:
+    """The table of `simulate` from the rows of `once`."""
     table = (
-        pd.DataFrame(rows, columns=names)
-        .groupby(names[:5], sort=False)
+        pd.DataFrame(rows, columns=_SEEN)
+        .groupby(_SEEN[:5], sort=False)
         .agg(
             truth=("truth", "mean"),
             coverage=("held", "mean"),
-            count=("held", "size"),
+            data_sets=("held", "size"),
             width=("width", "median"),
             bias=("bias", "median"),
         )
         .reset_index()
     )
-    table["standard_error"] = np.sqrt(table["coverage"] * (1 - table["coverage"]) / table["count"])
+    table["standard_error"] = np.sqrt(table["coverage"] * (1 - table["coverage"]) / table["data_sets"])
     return table[list(COLUMNS)]

@@ -617,6 +617,11 @@ def mean_estimate(
     return replace(found, low=max(found.low, limits[0]), high=min(found.high, limits[1]))
 
 
+def _plain(estimate: Estimate) -> dict[str, float]:
+    """The columns of an estimate that is no calibration error."""
+    return {name: getattr(estimate, name) for name in ("value", "low", "high", "n")}
+
+
 def mean_by(table: pd.DataFrame, by: Sequence[str], column: str, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
     """Mean of probabilities in every group, with 95 % intervals over questions; rows of one question count as one.
 
@@ -625,7 +630,7 @@ def mean_by(table: pd.DataFrame, by: Sequence[str], column: str, n_boot: int = 1
     rows = []
     for key, part in table.groupby(list(by), sort=True):
         values = part.groupby("question_id", sort=True)[column].mean()
-        rows.append({**dict(zip(by, key, strict=True)), **vars(mean_estimate(values, n_boot, seed, (0.0, 1.0)))})
+        rows.append({**dict(zip(by, key, strict=True)), **_plain(mean_estimate(values, n_boot, seed, (0.0, 1.0)))})
     return pd.DataFrame(rows)
 
 
@@ -638,7 +643,7 @@ def compare(
 ) -> pd.DataFrame:
     """Metrics of several tables of scores (or lists of tables, one per training seed), in long form.
 
-    `names` are the columns that the keys of `tables` fill; then follow metric, value, low, high, n.
+    `names` are the columns that the keys of `tables` fill; then follow metric, value, low, high, n, plug_in, floor.
     """
     rows = []
     for key, scores in tables.items():
@@ -665,7 +670,7 @@ def confidence_bias(
     for key, scores in tables.items():
         gap = scores["confidence"].to_numpy() - target.loc[scores["question_id"]].to_numpy()
         labels = dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
-        rows.append({**labels, **vars(mean_estimate(gap, n_boot, seed))})
+        rows.append({**labels, **_plain(mean_estimate(gap, n_boot, seed))})
     return pd.DataFrame(rows)
 
 
@@ -730,8 +735,8 @@ def mean_over_seeds(tables: Sequence[pd.DataFrame], column: str, n_boot: int = 1
     """Mean of a per-question column over questions and training seeds, with its interval over both."""
     group = _groups(tables)
     part = intervals.mean(np.mean([table[column] for table in tables], axis=0), None, group)
-    means = {(i,): float(table[column].mean()) for i, table in enumerate(tables)}
-    return _joined([part], [1.0], group, _between(list(means.values()), tables, [], []), len(group))
+    means = [float(table[column].mean()) for table in tables]
+    return _joined([part], [1.0], group, _between(means, tables, [], []), len(group))
 
 
 def risk_coverage(confidence, correct) -> pd.DataFrame:

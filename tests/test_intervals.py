@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from calib_utils import coverage, intervals
+from calib_utils import coverage, data, intervals, semantics
 from calib_utils import metrics as M
 
 Z = stats.norm.ppf(0.975)
@@ -120,6 +120,17 @@ def test_questions_about_one_entity_count_as_what_they_tell():
         assert unknown < 0.75 * alone
     with pytest.raises(ValueError, match="3 entities for 2 questions"):
         M.evaluate([0.5, 0.6], [1, 0], entities=[1, 2, 3])
+
+
+def test_facts_about_one_entity_share_it_and_other_questions_stand_for_themselves():
+    facts = {question.id: question for split in data.SPLITS for question in data.load_questions("facts", split)}
+    assert data.entity(facts["calling_code/AD"]) == "country:AD"
+    about = [question for question in facts.values() if data.entity(question) == "country:AD"]
+    assert len(about) > 2 and len({question.relation for question in about}) == len(about)
+    other = data.Question("mine", "Who?", "Me", "people", "test", "It is me.")
+    assert data.entity(other) == "mine"
+    table = semantics.score_options([facts["calling_code/AD"]], [np.log(np.full(4, 0.25))])
+    assert table["entity"].tolist() == ["country:AD"]
 
 
 def test_a_relative_reduction_is_one_less_the_ratio():
