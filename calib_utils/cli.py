@@ -1,4 +1,4 @@
-"""Command line: `python -m calib_utils run | verify | models | bench`."""
+"""Command line: `python -m calib_utils run | verify | models | bench | coverage`."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--model", default=None, help="name, folder or hub id (default: the bundled model)")
     command.add_argument("--device", default="auto")
     command.set_defaults(call=_bench)
+
+    command = commands.add_parser("coverage", help="simulate how often the 95 %% intervals hold the true value")
+    command.add_argument("--repeats", type=int, default=220, help="data sets per cell (default: 220)")
+    command.set_defaults(call=_coverage)
 
     options, unknown = parser.parse_known_args(arguments)
     try:
@@ -223,4 +227,19 @@ def _bench(options) -> int:
     table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
     print(table.to_string(index=False))
     print(f"written to {path}")
+    return 0
+
+
+def _coverage(options) -> int:
+    from calib_utils import coverage, plots
+
+    if options.repeats < 1:
+        raise ConfigError(f"--repeats is {options.repeats}; it must be at least 1")
+    table = coverage.simulate(options.repeats, report=lambda line: print(line, flush=True))
+    plots.use_style()
+    path = ROOT / "figures" / "coverage.png"
+    plots.save(plots.coverage(table), path, table)
+    lowest = table.loc[table.groupby(["comparison", "quantity"], sort=False)["coverage"].idxmin()]
+    print(lowest[["comparison", "quantity", "confidences", "n", "true_error", "coverage"]].to_string(index=False))
+    print(f"written to {path} and {path.with_suffix('.csv')}")
     return 0

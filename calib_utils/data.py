@@ -202,6 +202,16 @@ def rephrased(questions: Sequence[Question], *phrasings: int) -> list[Question]:
     return found
 
 
+@cache
+def _entities() -> dict[str, str]:
+    return {row["id"]: row["entity"] for row in fact_rows()}
+
+
+def entity(question: Question) -> str:
+    """What a question is about: several embedded facts share an entity; any other question stands for itself."""
+    return _entities().get(question.id, question.id)
+
+
 def capitalised(text: str) -> str:
     """The text with its first letter in upper case, the others as they are."""
     return text[0].upper() + text[1:]

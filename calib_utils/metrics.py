@@ -1,28 +1,32 @@
-"""Metrics: calibration errors and scores of (confidence, correct) pairs, each with a bootstrap interval.
+"""Metrics: calibration errors and scores of (confidence, correct) pairs, each with its 95 % interval.
 
 All take `confidence` (n,) in [0, 1] and `correct` (n,) of 0 and 1. A metric is a function
 `metric(confidence, correct, weights)` with `weights` (B, n): how often each pair counts in each of B resamples;
-it returns (B,) values. `evaluate` calls it on the sample itself and on all bootstrap resamples at once, whose weights
-are those of `resample_counts`.
+it returns (B,) values. `METRICS` lists them with range, label and kind; the kind decides the interval
+(`calib_utils.intervals`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
 import relplot
+from scipy.optimize import brentq
 from scipy.signal import fftconvolve
 from scipy.sparse import csr_array
+
+from calib_utils import intervals
+from calib_utils.intervals import resample_counts
 
 _GRID = 1001  # relplot's grid for bandwidths of at least _FINEST
 _FINEST = 0.01
 _ROWS = 64  # resamples that are smoothed together on a finer grid
 
-Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Function = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def checked(confidence, correct) -> tuple[np.ndarray, np.ndarray]:
@@ -199,11 +203,12 @@ def brier_within_bins(confidence, correct, weights, n_bins: int = 10):
     return ((variance - 2 * covariance) * mass).sum(axis=1) / mass.sum(axis=1)
 
 
-def smece(confidence, correct, weights):
+def smece(confidence, correct, weights, near: float | None = None):
     """SmoothECE (Blasiok & Nakkiran, 2023): kernel-smoothed |E[confidence - correct]| at its own bandwidth.
 
     The same number as `relplot.smECE`, the authors' code, for many resamples at once. `correct` may also be
-    (B, n), one set of outcomes per row of `weights`.
+    (B, n), one set of outcomes per row of `weights`. With `near`, a value known to 0.01 for all rows, the search
+    looks only at bandwidths that are as near to it; the result is the same.
     """
     weights = np.asarray(weights, dtype=float)
     residual = np.broadcast_to(confidence - np.asarray(correct, dtype=float), weights.shape)
@@ -220,6 +225,8 @@ def smece(confidence, correct, weights):
 
     def each(sigmas, rows):
         values = np.empty(len(rows))
+        if near is not None and (np.abs(sigmas - near) > 0.01).all():
+            return np.full(len(rows), near)
         for sigma in np.unique(sigmas):
             same = sigmas == sigma
             values[same] = smoothed(rows[same], sigma)
@@ -293,66 +300,98 @@ def _smoother(sigma: float, used: np.ndarray, n_points: int | None = None) -> np
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % bootstrap interval and the number of pairs."""
+    """A value with its 95 % interval and the number of questions.
+
+    Calibration errors are debiased: `plug_in` is the usual value, which sampling noise inflates, and `floor` the
+    95 % quantile of what a calibrated model with these confidences would read. NaN for other metrics.
+    """
 
     value: float
     low: float
     high: float
     n: int
+    plug_in: float = np.nan
+    floor: float = np.nan
 
     def __str__(self) -> str:
         """`0.041 [0.030, 0.052]`."""
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+@dataclass(frozen=True)
+class Metric:
+    """One row of `METRICS`; it is called as its function is.
+
+    Attributes
+    ----------
+    kind : mean, error, rank or bootstrap: how the interval is made (`calib_utils.intervals`).
+    low, high : range of values.
+    each : for means, the value of every question from confidence and correct.
+    counts_answers : whether `each` is a count of right answers, so that the interval needs pseudo-answers.
+    """
+
+    function: Function
+    label: str
+    kind: str
+    low: float = 0.0
+    high: float = 1.0
+    each: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    counts_answers: bool = False
+
+    def __call__(self, confidence, correct, weights) -> np.ndarray:
+        """(B,) values."""
+        return self.function(confidence, correct, weights)
+
+
+def _log_loss_each(confidence, correct, eps=1e-6):
+    return -np.log(np.maximum(np.where(correct == 1, confidence, 1 - confidence), eps))
+
+
 METRICS: dict[str, Metric] = {
-    "smece": smece,
-    "ece_equal_width_10": partial(ece_equal_width, n_bins=10),
-    "ece_equal_mass_10": partial(ece_equal_mass, n_bins=10),
-    "mce_equal_width_10": partial(mce_equal_width, n_bins=10),
-    "accuracy": accuracy,
-    "mean_confidence": mean_confidence,
-    "overconfidence": overconfidence,
-    "brier": brier,
-    "brier_reliability_10": partial(brier_reliability, n_bins=10),
-    "brier_resolution_10": partial(brier_resolution, n_bins=10),
-    "brier_uncertainty": brier_uncertainty,
-    "brier_within_bins_10": partial(brier_within_bins, n_bins=10),
-    "log_loss": log_loss,
-    "auroc": auroc,
-    "aurc": aurc,
+    "smece": Metric(smece, "smECE", "error"),
+    "ece_equal_width_10": Metric(partial(ece_equal_width, n_bins=10), "ECE", "error"),
+    "ece_equal_mass_10": Metric(partial(ece_equal_mass, n_bins=10), "ECE, equal mass", "error"),
+    "mce_equal_width_10": Metric(partial(mce_equal_width, n_bins=10), "MCE", "error"),
+    "accuracy": Metric(accuracy, "accuracy", "mean", each=lambda f, y: y, counts_answers=True),
+    "mean_confidence": Metric(mean_confidence, "mean confidence", "mean", each=lambda f, y: f),
+    "overconfidence": Metric(
+        overconfidence, "mean confidence - accuracy", "mean", -1.0, each=lambda f, y: f - y, counts_answers=True
+    ),
+    "brier": Metric(brier, "Brier score", "mean", each=lambda f, y: (f - y) ** 2),
+    "brier_reliability_10": Metric(partial(brier_reliability, n_bins=10), "reliability", "error"),
+    "brier_resolution_10": Metric(partial(brier_resolution, n_bins=10), "resolution", "bootstrap"),
+    "brier_uncertainty": Metric(brier_uncertainty, "uncertainty", "bootstrap"),
+    "brier_within_bins_10": Metric(partial(brier_within_bins, n_bins=10), "within bins", "bootstrap", -1.0),
+    "log_loss": Metric(log_loss, "log loss", "mean", high=np.inf, each=_log_loss_each),
+    "auroc": Metric(auroc, "AUROC", "rank"),
+    "aurc": Metric(aurc, "AURC", "bootstrap"),
 }
-_SIGNED = {"overconfidence", "brier_within_bins_10"}
-_UNBOUNDED = {"log_loss"}
 
 
-@lru_cache(maxsize=4)
-def resample_counts(n: int, n_boot: int, seed: int) -> np.ndarray:
-    """(n_boot, n) bootstrap counts: n draws with replacement per row. Read-only: callers share it."""
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_boot).astype(float)
-    counts.flags.writeable = False
-    return counts
+def evaluate(
+    confidence, correct, metric: str = "smece", n_boot: int = 1000, seed: int = 0, entities=None
+) -> Estimate:
+    """A metric with its 95 % interval over questions, or over `entities` (n,) where several questions share one.
 
-
-def evaluate(confidence, correct, metric: str = "smece", n_boot: int = 1000, seed: int = 0) -> Estimate:
-    """A metric with its 95 % interval from a basic (pivotal) bootstrap over questions.
-
-    The interval is [2 v - q(97.5 %), 2 v - q(2.5 %)] of the resampled values, cut to the metric's range and
-    stretched to hold v itself. Plug-in calibration errors are biased upwards by sampling noise, and resampling
-    adds the same bias again: the basic interval takes it off where percentiles would count it twice.
-
-    Raises
-    ------
-    ValueError : out-of-range input or an unknown metric.
+    `n_boot` sets how many data sets are simulated or resampled. Raises ValueError for out-of-range input or an
+    unknown metric.
     """
     pair = checked(confidence, correct)
-    return _estimate(partial(_metric(metric), *pair), [len(pair[0])], n_boot, seed, _limits(metric))
+    group = intervals.groups(entities, len(pair[0]))
+    return _joined([_part(metric, *pair, group, n_boot, seed)], [1.0], group, (0.0, 1), len(pair[0]), metric)
 
 
 def evaluate_classwise(probabilities, labels, n_bins: int = 10, n_boot: int = 1000, seed: int = 0) -> Estimate:
-    """`classwise_ece` with its interval, as `evaluate` gives it."""
-    metric = partial(classwise_ece, probabilities, labels, n_bins=n_bins)
-    return _estimate(lambda weights: metric(weights=weights), [len(labels)], n_boot, seed, (0.0, 1.0))
+    """`classwise_ece` with its interval and noise floor, as `evaluate` gives them."""
+    plug_in = float(classwise_ece(probabilities, labels, n_bins=n_bins)[0])
+    p, group = np.clip(np.asarray(probabilities, dtype=float), 0, 1), np.arange(len(labels))
+
+    def error(outcomes):
+        ones = np.ones((1, len(p)))
+        return np.mean([ece_equal_width(p[:, k], outcomes[..., k], ones, n_bins) for k in range(p.shape[1])], axis=0)
+
+    part = intervals.ray(error, p, np.eye(p.shape[1])[np.asarray(labels)], group, n_boot, seed)
+    return replace(_joined([part], [1.0], group, (0.0, 1), len(group), "smece"), plug_in=plug_in)
 
 
 def _metric(name: str) -> Metric:
@@ -361,20 +400,132 @@ def _metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def _limits(metric: str) -> tuple[float, float]:
-    return (-1.0 if metric in _SIGNED else 0.0, np.inf if metric in _UNBOUNDED else 1.0)
+def _part(name: str, confidence, correct, group, n_boot: int, seed: int) -> intervals.Part:
+    _metric(name)
+    return _kept_part(name, confidence.tobytes(), correct.tobytes(), group.tobytes(), n_boot, seed)
 
 
-def _estimate(
-    metric, sizes: Sequence[int], n_boot: int, seed: int, limits: tuple[float, float] = (-np.inf, np.inf)
-) -> Estimate:
-    """Value and basic interval; every group of `sizes` questions is resampled on its own."""
-    value = float(metric(np.ones((1, sum(sizes))))[0])
-    counts = np.hstack([resample_counts(n, n_boot, seed + turn) for turn, n in enumerate(sizes)])
-    low, high = 2 * value - np.nanquantile(metric(counts), [0.975, 0.025])
+@lru_cache(maxsize=1024)  # a notebook shows a model alone, then in differences
+def _kept_part(name: str, confidence: bytes, correct: bytes, group: bytes, n_boot: int, seed: int) -> intervals.Part:
+    confidence, correct, group = np.frombuffer(confidence), np.frombuffer(correct), np.frombuffer(group, dtype=int)
+    metric = METRICS[name]
+    if metric.kind == "mean":
+        flipped = metric.each(confidence, 1 - correct) if metric.counts_answers else None
+        return intervals.mean(metric.each(confidence, correct), flipped, group)
+    if metric.kind == "error":
+        part = intervals.ray(_error(metric, confidence), confidence, correct, group, n_boot, seed)
+        if metric.function is smece:  # draws are measured to 0.001, what is reported as relplot does
+            return replace(
+                part, plug_in=float(smece(confidence, correct, np.ones((1, len(correct))), part.plug_in)[0])
+            )
+        return part
+    if metric.kind == "rank":
+        value = float(metric(confidence, correct, np.ones((1, len(correct))))[0])
+        return intervals.rank(value, correct, _auroc_influence(confidence, correct, value), group)
+    return intervals.bootstrap(partial(metric, confidence, correct), group, n_boot, seed)
+
+
+def _error(metric: Metric, confidence) -> intervals.Error:
+    """The error of `confidence` as a function of outcomes (B, n)."""
+    if metric.function is smece:
+        return partial(intervals.smooth_error, confidence)
+    return lambda outcomes: metric(confidence, outcomes, np.ones((1, len(confidence))))
+
+
+def _auroc_influence(confidence, correct, value: float) -> np.ndarray:
+    """(n,) influences of mean 0: the share of answers of the other kind on the right side of each, less AUROC."""
+    _, rank = np.unique(confidence, return_inverse=True)
+    right, wrong = np.bincount(rank, correct), np.bincount(rank, 1 - correct)
+    if not right.sum() or not wrong.sum():
+        return np.zeros(len(correct))
+    below = (np.cumsum(wrong) - wrong / 2) / wrong.sum()
+    above = (right.sum() - np.cumsum(right) + right / 2) / right.sum()
+    share = correct.mean()
+    return np.where(correct == 1, (below[rank] - value) / share, (above[rank] - value) / (1 - share))
+
+
+def _joined(parts, weights, group, between, n: int, metric: str | None = None, signed: bool = False) -> Estimate:
+    """The weighted sum of parts as an Estimate, cut to the metric's range."""
+    value, low, high = intervals.combine(parts, weights, group, between)
+    least, most = (METRICS[metric].low, METRICS[metric].high) if metric else (-np.inf, np.inf)
+    if signed:
+        least, most = least - most, most - least
+    value = value if np.isnan(value) else float(np.clip(value, least, most))
+    plug_in = float(np.dot(weights, [part.plug_in for part in parts]))
+    floor = float(np.dot(weights, [part.floor for part in parts]))
     return Estimate(
-        value, float(max(min(low, value), limits[0])), float(min(max(high, value), limits[1])), sum(sizes)
+        value,
+        least if np.isnan(value) else float(max(min(low, value), least)),
+        most if np.isnan(value) else float(min(max(high, value), most)),
+        n,
+        np.nan if np.isnan(plug_in) else plug_in,
+        np.nan if signed or np.isnan(floor) else floor,
     )
+
+
+def _groups(tables: Sequence[pd.DataFrame]) -> np.ndarray:
+    return intervals.groups(tables[0].get("entity"), len(tables[0]))
+
+
+def _between(first: Sequence[float], tables, second: Sequence[float], minus) -> tuple[float, int]:
+    """Variance of the (difference of) means over training seeds, and its degrees of freedom.
+
+    Tables with the same value in a column `origin` come from one earlier model and count as one seed. Equally many
+    seeds on both sides are paired in their order; a side with one seed counts as fixed.
+    """
+    sides = [_per_origin(values, found) for values, found in ((first, tables), (second, minus))]
+    if len(sides[0]) == len(sides[1]):
+        sides = [sides[0] - sides[1]]
+    parts = [(side.var(ddof=1) / len(side), len(side) - 1) for side in sides if len(side) > 1]
+    return (sum(v for v, _ in parts), min(f for _, f in parts)) if parts else (0.0, 1)
+
+
+def _per_origin(values, tables) -> np.ndarray:
+    if not any("origin" in table for table in tables):
+        return np.array(values)
+    origins = [table["origin"].iloc[0] for table in tables]
+    return np.array(
+        [np.mean([v for v, o in zip(values, origins, strict=True) if o == one]) for one in dict.fromkeys(origins)]
+    )
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Parts of one model's tables, one per training seed, with keys that are equal for equal tables."""
+
+    parts: list[intervals.Part]
+    keys: list[Hashable]
+    tables: Sequence[pd.DataFrame]
+
+    @property
+    def values(self) -> list[float]:
+        """Per seed the plug-in value, which varies as the data do, or the value."""
+        return [part.value if np.isnan(part.plug_in) else part.plug_in for part in self.parts]
+
+
+def _side(tables, metric: str, group, n_boot: int, seed: int) -> _Side:
+    pairs = [checked(table["confidence"], table["correct"]) for table in tables]
+    keys = [(f.tobytes(), y.tobytes()) for f, y in pairs]
+    return _Side([_part(metric, *pair, group, n_boot, seed) for pair in pairs], keys, tables)
+
+
+def _sides(tables, minus, metric: str, n_boot: int, seed: int) -> tuple[_Side, _Side, np.ndarray]:
+    ids = list(tables[0]["question_id"])
+    if any(list(table["question_id"]) != ids for table in (*tables, *minus)):
+        raise ValueError("the tables to average or subtract are about different questions")
+    group = _groups(tables)
+    return *(_side(side, metric, group, n_boot, seed) for side in (tables, minus)), group
+
+
+def _weighted(first: _Side, second: _Side, times: float = 1.0):
+    """Parts and weights of mean(first) - times x mean(second); a table on both sides cancels."""
+    weights, parts = {}, {}
+    for side, sign in ((first, 1.0), (second, -times)):
+        for key, part in zip(side.keys, side.parts, strict=True):
+            weights[key] = weights.get(key, 0.0) + sign / len(side.parts)
+            parts[key] = part
+    kept = [key for key, weight in weights.items() if abs(weight) > 1e-12] or list(weights)[:1]
+    return [parts[key] for key in kept], [weights[key] for key in kept]
 
 
 def evaluate_seeds(
@@ -384,25 +535,19 @@ def evaluate_seeds(
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """Mean of a metric over training seeds, or its difference to another model's, resampling questions.
+    """Mean of a metric over training seeds, or its difference to another model's, paired by question and seed.
 
     `tables` are scores (`question_id`, `confidence`, `correct`) of the same questions in the same order, one table
-    per seed; `minus`, if given, those of the model to subtract. One resample of questions serves all tables, so
-    that differences are paired. The interval (basic bootstrap) is over questions, not over seeds.
+    per seed; `minus`, if given, those of the model to subtract. A column `entity` says which questions belong
+    together, a column `origin` which seeds do. The interval is over training seeds, entities and questions.
 
     Raises ValueError for no tables, tables of different questions or an unknown metric.
     """
     _some(tables, "tables of scores, one per training seed")
-    function, ids = _metric(metric), list(tables[0]["question_id"])
-    if any(list(table["question_id"]) != ids for table in (*tables, *minus)):
-        raise ValueError("the tables to average or subtract are about different questions")
-    pairs = [checked(table["confidence"], table["correct"]) for table in (*tables, *minus)]
-    signs = [1 / len(tables)] * len(tables) + [-1 / max(len(minus), 1)] * len(minus)
-
-    def mean(weights):
-        return sum(sign * function(*pair, weights) for sign, pair in zip(signs, pairs, strict=True))
-
-    return _estimate(mean, [len(ids)], n_boot, seed, (-np.inf, np.inf) if minus else _limits(metric))
+    _metric(metric)
+    first, second, group = _sides(tables, minus, metric, n_boot, seed)
+    between = _between(first.values, tables, second.values, minus)
+    return _joined(*_weighted(first, second), group, between, len(group), metric, bool(minus))
 
 
 def _some(tables, what: str) -> None:
@@ -413,39 +558,74 @@ def _some(tables, what: str) -> None:
 def contrast(
     first: pd.DataFrame, second: pd.DataFrame, metric: str = "smece", n_boot: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Difference of a metric between two tables of scores of different questions, each resampled on its own.
+    """Difference of a metric between two tables of scores of different questions.
 
     `n` counts the questions of both.
     """
-    function, sizes = _metric(metric), [len(first), len(second)]
-    one, other = (checked(table["confidence"], table["correct"]) for table in (first, second))
-
-    def difference(weights):
-        left, right = np.split(weights, [sizes[0]], axis=1)
-        return function(*one, left) - function(*other, right)
-
-    return _estimate(difference, sizes, n_boot, seed)
+    _metric(metric)
+    parts = [_side([table], metric, _groups([table]), n_boot, seed).parts[0] for table in (first, second)]
+    return _joined(parts, [1.0, -1.0], None, (0.0, 1), len(first) + len(second), metric, signed=True)
 
 
-def noise_floor(confidence, n_draws: int = 500, seed: int = 0, level: float = 0.95) -> float:
-    """The smECE that perfectly calibrated answers would show: its `level` quantile under sampling noise alone.
+def relative_reduction(
+    before: Sequence[pd.DataFrame],
+    after: Sequence[pd.DataFrame],
+    metric: str = "ece_equal_width_10",
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """1 - after / before of a (debiased) metric, paired as in `evaluate_seeds`: 0.09 is "9 % lower".
 
-    Outcomes are drawn as correct ~ Bernoulli(confidence); a measured value below it is no evidence of
-    miscalibration.
+    The interval holds every ratio r for which the interval of after - r x before holds 0 (Fieller, 1954). Its low
+    end is -inf where `before` may be 0; the value is NaN where it is 0.
+    """
+    _metric(metric)
+    first, second, group = _sides(after, before, metric, n_boot, seed)
+
+    def ends(r: float) -> np.ndarray:
+        spread = _between(first.values, after, [r * value for value in second.values], before)
+        return np.array(intervals.combine(*_weighted(first, second, r), group, spread))
+
+    (over, _, _), top = ends(0.0), float(np.mean([part.value for part in second.parts]))
+    ratio = max(over, 0.0) / top if top > 0 else np.nan
+    start = min(ratio, 100.0) if np.isfinite(ratio) else 100.0
+    least = (
+        0.0
+        if ends(0.0)[1] <= 0
+        else brentq(lambda r: ends(r)[1], 0.0, start, xtol=1e-4)
+        if ends(start)[1] < 0
+        else start
+    )
+    most = np.inf if ends(100.0)[2] >= 0 else brentq(lambda r: ends(r)[2], start, 100.0, xtol=1e-4)
+    plug_in = 1 - float(np.mean(first.values)) / float(np.mean(second.values))
+    return Estimate(1 - ratio, 1 - most, 1 - least, len(group), plug_in)
+
+
+def noise_floor(confidence, n_draws: int = 500, seed: int = 0, level: float = 0.95, metric: str = "smece") -> float:
+    """The error that perfectly calibrated answers would show: its `level` quantile under sampling noise alone.
+
+    Outcomes are drawn as correct ~ Bernoulli(confidence); a plug-in value below it is no evidence of miscalibration.
     """
     confidence, _ = checked(confidence, np.zeros(len(confidence)))
-    outcomes = np.random.default_rng(seed).random((n_draws, len(confidence))) < confidence
-    return float(np.quantile(smece(confidence, outcomes, np.ones(outcomes.shape)), level))
+    error = _error(_metric(metric), confidence)
+    return float(np.quantile(intervals.noise(error, confidence, n_draws, seed), level))
 
 
 def mean_estimate(
-    values, n_boot: int = 1000, seed: int = 0, limits: tuple[float, float] = (-np.inf, np.inf)
+    values, n_boot: int = 1000, seed: int = 0, limits: tuple[float, float] = (-np.inf, np.inf), entities=None
 ) -> Estimate:
-    """Mean of any per-question values with its 95 % interval (basic bootstrap, cut to `limits`)."""
+    """Mean of any per-question values with its 95 % interval (Student's t, cut to `limits`)."""
     values = np.asarray(values, dtype=float)
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(f"mean_estimate needs finite values, got {values!r}")
-    return _estimate(partial(_mean, values), [len(values)], n_boot, seed, limits)
+    group = intervals.groups(entities, len(values))
+    found = _joined([intervals.mean(values, None, group)], [1.0], group, (0.0, 1), len(values))
+    return replace(found, low=max(found.low, limits[0]), high=min(found.high, limits[1]))
+
+
+def _plain(estimate: Estimate) -> dict[str, float]:
+    """The columns of an estimate that is no calibration error."""
+    return {name: getattr(estimate, name) for name in ("value", "low", "high", "n")}
 
 
 def mean_by(table: pd.DataFrame, by: Sequence[str], column: str, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
@@ -456,7 +636,7 @@ def mean_by(table: pd.DataFrame, by: Sequence[str], column: str, n_boot: int = 1
     rows = []
     for key, part in table.groupby(list(by), sort=True):
         values = part.groupby("question_id", sort=True)[column].mean()
-        rows.append({**dict(zip(by, key, strict=True)), **vars(mean_estimate(values, n_boot, seed, (0.0, 1.0)))})
+        rows.append({**dict(zip(by, key, strict=True)), **_plain(mean_estimate(values, n_boot, seed, (0.0, 1.0)))})
     return pd.DataFrame(rows)
 
 
@@ -469,8 +649,8 @@ def compare(
 ) -> pd.DataFrame:
     """Metrics of several tables of scores (or lists of tables, one per training seed), in long form.
 
-    `names` are the columns that the keys of `tables` fill; then follow metric, value, low, high, n. Raises ValueError
-    for a key with an empty list.
+    `names` are the columns that the keys of `tables` fill; then follow metric, value, low, high, n, plug_in, floor.
+    Raises ValueError for a key with an empty list.
     """
     rows = []
     for key, scores in tables.items():
@@ -499,7 +679,7 @@ def confidence_bias(
     for key, scores in tables.items():
         gap = scores["confidence"].to_numpy() - target.loc[scores["question_id"]].to_numpy()
         labels = dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
-        rows.append({**labels, **vars(mean_estimate(gap, n_boot, seed))})
+        rows.append({**labels, **_plain(mean_estimate(gap, n_boot, seed))})
     return pd.DataFrame(rows)
 
 
@@ -561,12 +741,15 @@ def confidence_histogram(confidence, correct, low: float = 0.0, n_bins: int = 15
 
 
 def mean_over_seeds(tables: Sequence[pd.DataFrame], column: str, n_boot: int = 1000, seed: int = 0) -> Estimate:
-    """Mean of a per-question column over questions and training seeds, with its interval over questions.
+    """Mean of a per-question column over questions and training seeds, with its interval over both.
 
     Raises ValueError for no tables.
     """
     _some(tables, "tables of scores, one per training seed")
-    return mean_estimate(np.mean([table[column] for table in tables], axis=0), n_boot, seed)
+    group = _groups(tables)
+    part = intervals.mean(np.mean([table[column] for table in tables], axis=0), None, group)
+    means = [float(table[column].mean()) for table in tables]
+    return _joined([part], [1.0], group, _between(means, tables, [], []), len(group))
 
 
 def risk_coverage(confidence, correct) -> pd.DataFrame:

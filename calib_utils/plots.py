@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from calib_utils import files
-from calib_utils.metrics import Estimate
+from calib_utils.metrics import METRICS, Estimate
 
 _NAMES = {"smece": "smECE"}
 STYLE = str(resources.files("calib_utils") / "calib.mplstyle")
@@ -57,7 +57,8 @@ def reliability_diagram(
     ax.plot(drawn["confidence"], drawn["accuracy"], color=color, zorder=3)
     height = 0.16 * curve["density"] / curve["density"].max()
     ax.fill_between(curve["confidence"], 0, height, color="0.5", alpha=0.35, linewidth=0, zorder=0)
-    ax.text(0.03, 0.97, f"smECE {smece}\nn = {smece.n}", transform=ax.transAxes, va="top", fontsize=9)
+    about = f"smECE {smece}\nnoise floor {smece.floor:.3f}, n = {smece.n}"
+    ax.text(0.03, 0.97, about, transform=ax.transAxes, va="top", fontsize=9)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel="accuracy", title=title)
     ax.set_aspect("equal")
     return ax
@@ -129,6 +130,31 @@ def confidence_histogram(table: pd.DataFrame, title: str, xlabel: str, ax=None):
 def _has_rows(table: pd.DataFrame, what: str) -> None:
     if table.empty:
         raise ValueError(f"there is nothing to draw: the table of the {what} has no rows; leave the plot out")
+
+
+def coverage(table: pd.DataFrame):
+    """Coverage of 95 % intervals (`coverage.simulate`): a point per cell; comparisons are panels."""
+    kinds = list(dict.fromkeys(table["comparison"]))
+    names, sizes = list(dict.fromkeys(table["quantity"])), sorted(set(table["n"]))
+    rows = -(-len(kinds) // 4)
+    figure, axes = grid(rows, -(-len(kinds) // rows), 3.2, 0.34 * len(names) + 1.1, sharex=True, sharey=True)
+    for ax, kind in zip(axes.flat, kinds, strict=False):
+        part = table[table["comparison"] == kind]
+        for n, cells in part.groupby("n"):
+            y = cells["quantity"].map(names.index) + 0.24 * (sizes.index(n) - (len(sizes) - 1) / 2)
+            color = f"C{sizes.index(n)}"
+            ax.plot(cells["coverage"], y, "o", color=color, markersize=3.5, alpha=0.6, label=f"n = {n}")
+        ax.axvline(0.95, color="0.6", linewidth=1, zorder=1)
+        ax.axvline(0.9, color="0.3", linewidth=1, linestyle="--", zorder=1)
+        ax.set(title=kind, xlim=(min(0.85, table["coverage"].min() - 0.01), 1.005), ylim=(len(names) - 0.5, -0.5))
+        ax.set_yticks(range(len(names)), [METRICS[name].label if name in METRICS else name for name in names])
+        ax.label_outer()
+    for ax in axes.flat[len(kinds) :]:
+        ax.set_visible(False)
+    for ax in axes[-1]:
+        ax.set_xlabel("share of intervals that\nhold the true value")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
 
 
 def _readable(name: object) -> str:

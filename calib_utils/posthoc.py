@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from calib_utils.metrics import checked, log_loss
-
 _RANGE = (0.05, 20.0)
+_LEAST = 1e-6  # probability that a loss of certainty is cut at
 
 
 def scaled_confidence(distributions: Sequence[np.ndarray], temperature: float) -> np.ndarray:
@@ -34,15 +33,39 @@ def scaled_confidence(distributions: Sequence[np.ndarray], temperature: float) -
     return np.array(found)
 
 
-def fit_temperature(distributions: Sequence[np.ndarray], correct: Sequence[int]) -> float:
-    """The T in [0.05, 20] with the lowest log loss of (scaled confidence, correct), on questions of the dev split.
+def fit_temperature(distributions: Sequence[np.ndarray], labels: Sequence[int | None]) -> float:
+    """The T in [0.05, 20] with the lowest multiclass negative log likelihood, on questions of the dev split.
 
-    `correct` says whether the top class of each distribution is right. Raises ValueError as `scaled_confidence`.
+    Loss (Guo et al., 2017): mean over questions of -log(p_y^(1/T) / sum_j p_j^(1/T)), y the true class.
+
+    Departure: sampled answers may hold no draw of the true class, which cannot happen to Guo's classifiers. Its
+    likelihood is then 0 at every T. Such a question (label None, or a class without mass) counts as "not the top
+    class": -log(1 - max_k p_k^(1/T) / sum_j p_j^(1/T)), cut at -log(1e-6) where only one class was drawn.
+
+    Parameters
+    ----------
+    distributions : one array of class or option probabilities per question.
+    labels : position of the true class in each distribution; None where it is not among the classes.
+
+    Raises
+    ------
+    ValueError : as `scaled_confidence`; unequal lengths; a label that is no position in its distribution.
     """
-    _, correct = checked(scaled_confidence(distributions, 1.0), correct)
-    ones = np.ones((1, len(correct)))
+    if len(distributions) != len(labels) or not len(labels):
+        raise ValueError(
+            f"{len(distributions)} distributions and {len(labels)} labels must be equally many, not none"
+        )
+    for i, (p, label) in enumerate(zip(distributions, labels, strict=True)):
+        if label is not None and not 0 <= label < len(p):
+            raise ValueError(f"label {i} is {label}; its distribution has the classes 0..{len(p) - 1}, or give None")
+    masses = np.array(
+        [0.0 if y is None else p[y] / np.max(p) for p, y in zip(map(np.asarray, distributions), labels, strict=True)]
+    )
 
     def loss(log_t: float) -> float:
-        return float(log_loss(scaled_confidence(distributions, float(np.exp(log_t))), correct, ones)[0])
+        t = float(np.exp(log_t))
+        top = scaled_confidence(distributions, t)
+        likelihood = np.where(masses > 0, top * masses ** (1 / t), 1 - top)
+        return float(-np.log(np.maximum(likelihood, _LEAST)).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(_RANGE), method="bounded").x))

@@ -144,8 +144,8 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
     """Execute one notebook and publish its figures when its last cell has written the completion file.
 
     Until then everything is in `output`/running: a run that fails or is stopped replaces nothing. It leaves
-    ``NAME.failed.ipynb`` and `NN_manifest.failed.json` in `output`, which the next success removes. A second run of the
-    same notebook with the same `output` or the same figures waits for the first one, and finds what that left.
+    ``NAME.failed.ipynb`` and ``NN_manifest.failed.json`` in `output`, which the next success removes. A second run of
+    the same notebook with the same `output` or the same figures waits for the first one, and finds what that left.
 
     Raises
     ------

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from calib_utils.data import Question, fold
+from calib_utils.data import Question, entity, fold
 
 NO_ANSWER = "<no answer>"
 _NUMBER_WORDS = {
@@ -381,8 +381,8 @@ def answers(record, collapse: Collapse, top: int = 6) -> pd.DataFrame:
 def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -> pd.DataFrame:
     """One row per record: semantic prediction, confidence and correctness.
 
-    `records` have `question`, `completions` and `reference_ids`. Columns: question_id, relation, fame,
-    prediction, reference, confidence in (0, 1], correct (0 or 1), entropy (nats, of the class distribution),
+    `records` have `question`, `completions` and `reference_ids`. Columns: question_id, entity, relation,
+    fame, prediction, reference, confidence in (0, 1], correct (0 or 1), entropy (nats, of the class distribution),
     n_classes, covered (summed probability of the distinct completions seen).
 
     `correct` is [k* == B(reference)]. A reference that B maps to `NO_ANSWER` raises ValueError.
@@ -398,6 +398,7 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
         rows.append(
             {
                 "question_id": question.id,
+                "entity": entity(question),
                 "relation": question.relation,
                 "fame": question.fame,
                 "prediction": prediction,
@@ -435,8 +436,8 @@ def score_options(questions: Sequence[Question], logprobs: Sequence[np.ndarray])
     """One row per multiple-choice question: the top option, its probability and whether it is right.
 
     `logprobs` are log p(option | prompt) in the order of `question.choices` (`sampling.option_logprobs`); they are
-    renormalised over the options. Columns: question_id, relation, prediction, reference, confidence in (0, 1],
-    correct, p_reference. A question without options raises ValueError.
+    renormalised over the options. Columns: question_id, entity, relation, prediction, reference, confidence in
+    (0, 1], correct, p_reference. A question without options raises ValueError.
     """
     for question, values in zip(questions, logprobs, strict=True):
         if question.choices is None or len(values) != len(question.choices):
@@ -447,6 +448,7 @@ def score_options(questions: Sequence[Question], logprobs: Sequence[np.ndarray])
         rows.append(
             {
                 "question_id": question.id,
+                "entity": entity(question),
                 "relation": question.relation,
                 "prediction": prediction,
                 "reference": question.answer,

@@ -22,7 +22,7 @@ def test_reliability_diagram_shows_the_numbers_it_was_given():
     line = ax.lines[1].get_xydata()
     drawn = curve[curve["density"] > curve["density"].max() / 20]
     assert np.array_equal(line, drawn[["confidence", "accuracy"]])
-    assert ax.texts[0].get_text() == f"smECE {estimate}\nn = 200"
+    assert ax.texts[0].get_text() == f"smECE {estimate}\nnoise floor {estimate.floor:.3f}, n = 200"
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title(loc="left") or ax.get_title()) == (
         "semantic confidence",
         "accuracy",
