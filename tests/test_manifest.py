@@ -1,5 +1,6 @@
 import json
 
+import torch
 from conftest import tiny_model
 
 from calib_utils import manifest, models
@@ -45,3 +46,18 @@ def test_it_is_written_whole_and_read_back(tmp_path):
 def test_folders_of_the_project_are_told_from_its_root():
     inside, outside = {"model": str(ROOT / "runs" / "stages" / "x")}, {"model": "gemma-3-270m"}
     assert manifest._placed(inside) == {"model": "runs/stages/x"} and manifest._placed(outside) == outside
+
+
+def test_the_system_and_torch_agree_on_bfloat16():
+    assert manifest.native_bfloat16() is (models.best_cpu_dtype() is torch.bfloat16)
+
+
+def test_without_the_systems_word_there_are_no_such_instructions(monkeypatch):
+    for told, expected in (
+        ("fpu avx512f avx512_bf16", True),
+        ("amx_tile", True),
+        ("avx512f bf16", False),
+        (None, False),
+    ):
+        monkeypatch.setattr(manifest, "_cpuinfo", lambda _, told=told: told)
+        assert manifest.native_bfloat16() is expected
