@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -14,14 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from filelock import FileLock, Timeout
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
 from traitlets import default
 
-from calib_utils import manifest
+from calib_utils import files, manifest
 from calib_utils.config import ROOT, ConfigError, profile_parameters
 
 # jsonschema, on which papermill rests, would build grammars of internationalized addresses: 1.5 s a process.
@@ -39,10 +40,33 @@ class IPCKernelManager(AsyncKernelManager):
     """Talks to the kernel over sockets in a folder of its own: free of port races, unreachable from the network."""
 
     transport = "ipc"
+    inherited: ClassVar[tuple[int, ...]] = ()  # files that a kernel keeps open too, with the locks on them
+    running: ClassVar[set[IPCKernelManager]] = set()
 
     @default("connection_file")
     def _in_the_runtime_folder(self) -> str:
         return os.path.join(jupyter_runtime_dir(), "kernel.json")  # the sockets get its name, and its folder
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options) -> None:
+        self.running.add(self)
+        await super()._async_launch_kernel(kernel_cmd, pass_fds=self.inherited, **options)
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        self.running.discard(self)
+        await super()._async_cleanup_resources(restart)
+
+    cleanup_resources = _async_cleanup_resources
+
+    @classmethod
+    def kill(cls) -> None:
+        """End every kernel of this process at once, with what it has started; what it computed stays as it is.
+
+        Asked politely it would close its sockets under the cell that is being interrupted, and tell of that.
+        """
+        for process in [one.provisioner and one.provisioner.process for one in cls.running]:
+            if process:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
 
 
 class RunError(RuntimeError):
@@ -195,13 +219,14 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
 
 @contextlib.contextmanager
 def _alone(path: Path):
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{path.stem[1:]}: another run works in {path.parent}; waiting for it", flush=True)
-        lock.acquire()
+    with files.writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{path.stem[1:]}: another run works in {path.parent}; waiting for it", flush=True)
+            lock.acquire()
     try:
         yield
     finally:
@@ -209,8 +234,14 @@ def _alone(path: Path):
 
 
 def _tell(notebook: Path, folders: list[Path], about: Mapping[str, object]) -> None:
+    first = sys.exception()
     for folder in folders:
-        manifest.write(manifest_path(notebook, folder), about)
+        try:
+            manifest.write(manifest_path(notebook, folder), about)
+        except OSError as error:
+            if first is None:
+                raise
+            first.add_note(str(error))  # the run's own error stays the one that is reported
 
 
 def _execute(notebook: Path, parameters: Mapping[str, object], output: Path) -> dict:
@@ -222,6 +253,7 @@ def _execute(notebook: Path, parameters: Mapping[str, object], output: Path) -> 
     completion.unlink(missing_ok=True)
     try:
         with (
+            files.writing(executed),
             # The name of a socket has room for about 100 characters.
             tempfile.TemporaryDirectory(dir="/tmp" if len(tempfile.gettempdir()) > 75 else None) as scratch,
             _environment(
