@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import platform
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from calib_utils import home, runner
 
 AFTER = {"04_catto": ("02_",), "05_calibration_aware": ("02_",), "08_claims": ("0",)}  # what goes before, if chosen
 _TELL = 30.0  # seconds between two lines about progress
 _PATIENCE = 30.0  # seconds that a notebook has to stop in
+_PARENT, _LOCK = "CALIB_UTILS_PARENT", "CALIB_UTILS_GPU_LOCK"  # who started this process; the lock that it inherits
 
 
 @dataclass
@@ -30,7 +31,6 @@ class Job:
     notebook: str
     command: list[str]
     expected: float | None = None
-    lock: FileLock | None = field(default=None, repr=False)  # of its GPU
     process: subprocess.Popen | None = field(default=None, repr=False)
     began: float = 0.0
 
@@ -52,32 +52,63 @@ def devices() -> list[str]:
     return names[:count] or [str(i) for i in range(count)]
 
 
-def pin(gpus: Sequence[str], turn: int) -> tuple[str | None, FileLock | None]:
-    """One of several GPUs for a job, and the lock that keeps this user's other runs on this machine from it.
+def pin(gpus: Sequence[str], turn: int) -> tuple[str | None, int | None]:
+    """One of several GPUs for a job, and the file whose lock keeps other runs on this machine from it.
 
-    None where there are not several; a GPU without a lock where all are taken: jobs share them, by turn.
+    None where there are not several; a GPU without a lock where all are taken: jobs share them, by turn. The lock is
+    that of the open file: it lasts until every process that has inherited the descriptor has closed it or ended.
     """
     from calib_utils.models import cache_dir
 
     for name in gpus if len(gpus) > 1 else ():
-        lock = FileLock(cache_dir() / f"{platform.node()}-gpu-{re.sub('[^-a-zA-Z0-9]', '-', name)}.lock")
-        with contextlib.suppress(Timeout, OSError):  # a cache that cannot be written holds no locks
-            cache_dir().mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-            return name, lock
+        path = cache_dir() / f"{platform.node()}-gpu-{re.sub('[^-a-zA-Z0-9]', '-', name)}.lock"
+        with contextlib.suppress(OSError):  # a cache that cannot be written holds no locks
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)  # of another user it can be read, which is enough
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+            else:
+                return name, lock
     return (gpus[turn % len(gpus)] if len(gpus) > 1 else None), None
 
 
-def environment(jobs: int, gpu: str | None = None) -> dict[str, str]:
+def environment(jobs: int, gpu: str | None = None, lock: int | None = None) -> dict[str, str]:
     """Environment of a process: this home and package, its GPU, if it is to have one of several, and an equal share
     of the cores.
     """
-    found = {**os.environ, **home.environment()}
+    found = {name: value for name, value in os.environ.items() if name != _LOCK}
+    found |= {**home.environment(), _PARENT: str(os.getpid())}
     if jobs > 1:
         found.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
     if gpu is not None:
         found["CUDA_VISIBLE_DEVICES"] = gpu
+    if lock is not None:
+        found[_LOCK] = str(lock)
     return found
+
+
+def follow_parent() -> None:
+    """In a process that `run` has started: stop when that has ended, however it ended; hold the GPU until then.
+
+    A SIGKILL cannot be passed on, so a thread asks once a second for the parent, and stops this process as SIGTERM
+    would. The kernel below asks in the same way (ipykernel's ParentPollerUnix). It inherits the lock, since it is the
+    one that computes.
+    """
+    lock, parent = os.environ.pop(_LOCK, None), os.environ.pop(_PARENT, None)
+    runner.IPCKernelManager.inherited = (int(lock),) if lock else ()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_PATIENCE)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def ready(waiting: list[Job], unfinished: set[str]) -> Job | None:
@@ -103,15 +134,12 @@ def run(pending: list[Job], jobs: int, gpus: Sequence[str] = (), tell: Callable[
         while waiting or running:
             while len(running) < jobs and (job := ready(waiting, {j.notebook for j in (*waiting, *running)})):
                 waiting.remove(job)
-                gpu, job.lock = pin(gpus, len(running))
-                job.process = subprocess.Popen(job.command, env=environment(jobs, gpu), cwd=runner.ROOT)
+                job.process = _start(job.command, jobs, *pin(gpus, len(running)))
                 job.began = time.monotonic()
                 running.append(job)
             time.sleep(0.2)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
-                if job.lock:
-                    job.lock.release()
                 failed += [job.notebook] if job.process.returncode else []
                 told = 0.0
             if running and time.monotonic() - told > _TELL:
@@ -126,11 +154,18 @@ def run(pending: list[Job], jobs: int, gpus: Sequence[str] = (), tell: Callable[
             except subprocess.TimeoutExpired:
                 job.process.kill()
                 job.process.wait()
-            if job.lock:
-                job.lock.release()
         for one, handler in before.items():
             signal.signal(one, handler)
     return failed
+
+
+def _start(words: list[str], jobs: int, gpu: str | None, lock: int | None) -> subprocess.Popen:
+    held = () if lock is None else (lock,)
+    try:
+        return subprocess.Popen(words, env=environment(jobs, gpu, lock), cwd=runner.ROOT, pass_fds=held)
+    finally:
+        for file in held:  # from here on the lock is the job's
+            os.close(file)
 
 
 def progress(waiting: list[Job], running: list[Job], jobs: int, now: float) -> str:

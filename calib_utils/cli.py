@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 from pathlib import Path
 
+from calib_utils import files
 from calib_utils.config import PROFILES, ROOT, ConfigError
 from calib_utils.data import DataError
 
@@ -53,6 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
         if unknown:
             raise ConfigError(_unknown_words(unknown, "only" in options))
         return options.call(options)
+    except KeyboardInterrupt:
+        print("stopped; what was computed is kept: the same command goes on from there", file=sys.stderr)
+        return 130
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -60,12 +65,16 @@ def main(arguments: list[str] | None = None) -> int:
         remedy = "models and training need the extra `models`: pip install '.[models]' in a clone of the project"
         print(f"error: {error.name} is not installed; {remedy}", file=sys.stderr)
         return 2
+    except files.WriteError as error:
+        print(f"error: {error}: --output, -p figures=FOLDER, -p runs=FOLDER", file=sys.stderr)
+        return 2
     except Exception as error:
         from calib_utils.models import ModelError  # here: with torch, which takes seconds
         from calib_utils.records import RecordError
         from calib_utils.sampling import SamplingError
+        from calib_utils.stages import TrainingError
 
-        if not isinstance(error, ModelError | RecordError | SamplingError):
+        if not isinstance(error, ModelError | RecordError | SamplingError | TrainingError):
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -79,8 +88,10 @@ def _unknown_words(words: list[str], chooses: bool) -> str:
 
 
 def _run(options) -> int:
-    from calib_utils import runner
+    from calib_utils import batch, runner
 
+    if options.here:
+        batch.follow_parent()
     given = runner.parse_overrides(options.overrides)
     figures, output = runner.destination(options.profile, given)  # one for all: what 08 reads is what the others made
     notebooks = runner.assign(runner.find_notebooks(options.only), {**given, "figures": figures})
@@ -94,33 +105,45 @@ def _run(options) -> int:
             how, seconds, _ = runner.plan(notebook, options.profile, overrides, options.output)
             print(f"{notebook.stem}: {how}, " + (f"anew it took {seconds:.0f} s" if seconds else "time not known"))
         return 0
+    files.check_folder(options.output)
     if not options.here:
         return _run_several(notebooks, options)
     if len(notebooks) > 1:
         raise ConfigError(f"--here runs one notebook, not {len(notebooks)}; name it with --only")
     ((notebook, overrides),) = notebooks.items()
     print(f"{notebook.stem}: running, profile {options.profile}", flush=True)
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        outcome = runner.run(notebook, options.profile, overrides, options.output)
+        with _stopping():
+            outcome = runner.run(notebook, options.profile, overrides, options.output)
     except runner.RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\nerror: ", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return 130  # who has started this process says so
     print(f"{outcome.notebook}: done in {outcome.seconds:.0f} s, {outcome.executed}", flush=True)
     print(f"{outcome.notebook}: figures and claims are in {outcome.figures}", flush=True)
     return 0
 
 
-def _stop(*_) -> None:
-    """The first signal to stop; others must not cut short what follows: ending the kernel, writing the manifest."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+@contextlib.contextmanager
+def _stopping():
+    """Within it the first SIGTERM or SIGINT ends the kernel and raises KeyboardInterrupt."""
+    from calib_utils.runner import IPCKernelManager
+
+    def stop(*_) -> None:
+        for number in before:  # others must not cut short what follows: tidying up, writing the manifest
+            signal.signal(number, lambda *_: None)  # SIG_IGN would be told of if one is on its way already
+        IPCKernelManager.kill()
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run_several(notebooks, options) -> int:
@@ -133,20 +156,33 @@ def _run_several(notebooks, options) -> int:
         for path, given in notebooks.items()
     ]
     redraw = all(plan.how == runner.CACHED for plan in plans.values())
-    named = any("device" in given for given in notebooks.values())
-    gpus = [] if redraw or named else batch.devices()  # to redraw takes a core and a gigabyte each, but no GPU
+    asked = {name: given[name] for given in notebooks.values() for name in ("device", "dtype") if name in given}
+    device, dtype = asked.get("device", "auto"), asked.get("dtype", "auto")
+    gpus = [] if redraw or device != "auto" else batch.devices()  # to redraw takes a core and a gigabyte, no GPU
+    if not redraw:
+        print(_place(device, dtype, gpus), flush=True)
     jobs = min(options.jobs or len(gpus) or (redraw and os.cpu_count()) or 1, len(pending))
     if jobs > 1:  # the longest first: otherwise one of them is left to end alone
         longest = {path.stem: plan.seconds_anew or 0 for path, plan in plans.items()}
         pending.sort(key=lambda job: -longest[job.notebook])
-    try:
-        failed = batch.run(pending, jobs, gpus, lambda line: print(line, flush=True))
-    except KeyboardInterrupt:
-        print("stopped; what was computed is kept: the same command goes on from there", file=sys.stderr)
-        return 130
+    failed = batch.run(pending, jobs, gpus, lambda line: print(line, flush=True))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+        wrong_input = any(job.process and job.process.returncode == 2 for job in pending)
+        return 2 if wrong_input else 1
+    return 0
+
+
+def _place(device: str, dtype: str, gpus: list[str]) -> str:
+    """What is computed on, and in what: `models.resolve_device` and `resolve_dtype` in words, without torch."""
+    from calib_utils import manifest
+
+    kind = device if device != "auto" else "cuda" if gpus else "cpu"
+    slow = kind == "cpu" and dtype == "auto" and not manifest.native_bfloat16()
+    if dtype == "auto":
+        dtype = "bfloat16" if kind.startswith("cuda") or (kind == "cpu" and not slow) else "float32"
+    why = ": this processor has no bfloat16 instructions; expect 2 to 3 times the time, and more memory"
+    return f"computing on {kind} in {dtype}{why if slow else ''}"
 
 
 def _verify(options) -> int:

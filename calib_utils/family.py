@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 
+from calib_utils import files
 from calib_utils.data import PHRASINGS, DataError, Question, rephrased, short_hash
 from calib_utils.models import without_bars
 from calib_utils.prompts import build_prompts
@@ -101,8 +101,7 @@ def untrained(
     target = Path(folder) / f"untrained-{name}"
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(target) + ".lock"):
+    with files.alone(target):
         if not target.is_dir():
             with tempfile.TemporaryDirectory(dir=target.parent) as work:
                 ready = Path(work) / target.name  # readable by others, which the temporary folder itself is not
@@ -110,6 +109,7 @@ def untrained(
                 tokenizer.save_pretrained(ready)
                 with without_bars():
                     _model(shape, tokenizer, seed).save_pretrained(ready)
+                files.share(ready)
                 os.replace(ready, target)
     return target
 

@@ -42,13 +42,23 @@ def of_process() -> dict:
     }
 
 
-def _processor() -> str:
+def _cpuinfo(name: str) -> str | None:
+    """What Linux tells about the first core under `name`; None elsewhere."""
     try:
         about = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return platform.processor()
-    names = re.findall(r"^model name\s*:\s*(.+)$", about, re.M)
-    return names[0] if names else platform.processor()
+        return None
+    found = re.search(rf"^{name}\s*:\s*(.+)$", about, re.M)
+    return found and found[1]
+
+
+def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor()
+
+
+def native_bfloat16() -> bool:
+    """Whether `models.best_cpu_dtype` is bfloat16 here, asked of the system: without torch, which takes seconds."""
+    return not {"avx512_bf16", "amx_tile"}.isdisjoint((_cpuinfo("flags") or "").split())
 
 
 def _placed(about: dict) -> dict:

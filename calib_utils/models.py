@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from filelock import FileLock
 from huggingface_hub import try_to_load_from_cache
 from platformdirs import user_cache_dir
 from safetensors import SafetensorError
+
+from calib_utils import files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -395,8 +396,8 @@ def fingerprint(source: str, revision: str) -> str:
 
 
 def _digest_folder(folder: Path, pattern: str = "*") -> str:
-    files = sorted(file for file in folder.glob(pattern) if file.is_file())
-    return _digest(*(f"{file.name} {_sha256_file(file)}" for file in files))
+    found = sorted(file for file in folder.glob(pattern) if file.is_file())
+    return _digest(*(f"{file.name} {_sha256_file(file)}" for file in found))
 
 
 def _weight_parts(bundled: Bundled) -> list[Path]:
@@ -428,11 +429,14 @@ def bundled_model_dir(name: str = DEFAULT_MODEL) -> Path:
     if (target / "conversion.json").exists():
         return target
     parts = _weight_parts(bundled)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(target) + ".lock"):
-        if not (target / "conversion.json").exists():
-            log.warning("converting %s once into %s (up to a minute)", name, target)
-            _convert(bundled, parts, target)
+    try:
+        with files.alone(target):
+            if not (target / "conversion.json").exists():
+                log.warning("converting %s once into %s (up to a minute)", name, target)
+                _convert(bundled, parts, target)
+    except (OSError, SafetensorError) as error:
+        told = error if isinstance(error, files.WriteError) else f"cannot write {target}: {error}"
+        raise ModelError(f"{told}; {CACHE_VARIABLE} names the folder, which needs 1 GB") from error
     return target
 
 
@@ -467,6 +471,7 @@ def _convert(bundled: Bundled, parts: list[Path], target: Path) -> None:
             "conversion": _CONVERSION,
         }
         (output / "conversion.json").write_text(json.dumps(about, indent=1))
+        files.share(output)
         shutil.rmtree(target, ignore_errors=True)  # a folder without conversion.json is not ours to keep
         os.replace(output, target)
     finally:

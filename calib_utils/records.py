@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
 from tqdm import tqdm
 
 from calib_utils import files
@@ -151,16 +150,11 @@ def _known(home: Path) -> dict[str, Record]:
 @contextlib.contextmanager
 def _alone(target: Path):
     """While it lasts no other process computes what `target` holds."""
-    lock = FileLock(str(target) + ".lock")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
+        with files.alone(target):
+            yield
+    except files.WriteError as error:
+        raise _unwritable(error) from error
 
 
 def read(folder: str | Path) -> list[Record]:
@@ -261,14 +255,12 @@ def _publish(table: pa.Table, target: Path) -> None:
     pq.write_table(table, content, compression="zstd")
     try:
         files.publish(target, content.getvalue())
-    except OSError as error:
-        raise _unwritable(target, error) from error
+    except files.WriteError as error:
+        raise _unwritable(error) from error
 
 
-def _unwritable(target: Path, error: OSError) -> RecordError:
-    return RecordError(
-        f"cannot write {target} ({error}); free space or choose another folder. Finished chunks are kept"
-    )
+def _unwritable(error: files.WriteError) -> RecordError:
+    return RecordError(f"{error}. Finished chunks are kept")
 
 
 _condition = lru_cache(maxsize=64)(json.loads)  # the same for all questions of a file

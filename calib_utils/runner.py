@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -15,14 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from filelock import FileLock, Timeout
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
 from traitlets import default
 
-from calib_utils import home, manifest
+from calib_utils import files, home, manifest
 from calib_utils.config import ROOT, STAGED, STUDIES, ConfigError, FolderConfig, check_names, profile_parameters
 
 # jsonschema, on which papermill rests, would build grammars of internationalized addresses: 1.5 s a process.
@@ -40,10 +41,33 @@ class IPCKernelManager(AsyncKernelManager):
     """Talks to the kernel over sockets in a folder of its own: free of port races, unreachable from the network."""
 
     transport = "ipc"
+    inherited: ClassVar[tuple[int, ...]] = ()  # files that a kernel keeps open too, with the locks on them
+    running: ClassVar[set[IPCKernelManager]] = set()
 
     @default("connection_file")
     def _in_the_runtime_folder(self) -> str:
         return os.path.join(jupyter_runtime_dir(), "kernel.json")  # the sockets get its name, and its folder
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options) -> None:
+        self.running.add(self)
+        await super()._async_launch_kernel(kernel_cmd, pass_fds=self.inherited, **options)
+
+    async def _async_cleanup_resources(self, restart: bool = False) -> None:
+        self.running.discard(self)
+        await super()._async_cleanup_resources(restart)
+
+    cleanup_resources = _async_cleanup_resources
+
+    @classmethod
+    def kill(cls) -> None:
+        """End every kernel of this process at once, with what it has started; what it computed stays as it is.
+
+        Asked politely it would close its sockets under the cell that is being interrupted, and tell of that.
+        """
+        for process in [one.provisioner and one.provisioner.process for one in cls.running]:
+            if process:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
 
 
 class RunError(RuntimeError):
@@ -193,10 +217,12 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
             stopped = f"stopped by {type(error).__name__}: {error}"
             about["state"] = str(error).splitlines()[0] if isinstance(error, RunError) else stopped
             about["seconds"] = round(time.monotonic() - started, 1)
-            with contextlib.suppress(OSError):  # a full disk must not hide the first cause
+            try:
                 manifest.write(failed[1], about)
                 if (work / notebook.name).exists():
                     os.replace(work / notebook.name, failed[0])
+            except OSError as another:
+                error.add_note(str(another))  # the run's own error stays the one that is reported
             raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -207,13 +233,14 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
 
 @contextlib.contextmanager
 def _alone(path: Path):
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{path.stem[1:]}: another run works in {path.parent}; waiting for it", flush=True)
-        lock.acquire()
+    with files.writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{path.stem[1:]}: another run works in {path.parent}; waiting for it", flush=True)
+            lock.acquire()
     try:
         yield
     finally:
@@ -231,6 +258,7 @@ def _execute(notebook: Path, parameters: Mapping[str, object], work: Path, faile
     completion = work / "completion.json"
     try:
         with (
+            files.writing(failed),
             # The name of a socket has room for about 100 characters.
             tempfile.TemporaryDirectory(dir="/tmp" if len(tempfile.gettempdir()) > 75 else None) as scratch,
             _environment(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
+from safetensors import SafetensorError
 
 from calib_utils import family, files, models, prompts
 from calib_utils.data import DataError, Question
@@ -132,8 +132,7 @@ def train(
     done = Trained(stage, key, folder / f"{stage.method}-{key}", below, base.dtype, str(base.device))
     if done.finished:
         return done
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(done.folder) + ".lock"):
+    with files.alone(done.folder):
         if not done.finished:
             _fit(done, base, parent, own, asked, collapse, progress, callbacks)
     return done
@@ -389,7 +388,7 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress, callbacks)
     watch = [Watch(stage, work, progress), *callbacks]
     light = scored_head(compact=True) if base.device.type == "cpu" else contextlib.nullcontext()
     try:
-        with light, _unnamed_data(), models.without_bars(), warnings.catch_warnings():
+        with _written(work), light, _unnamed_data(), models.without_bars(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # names that trl and peft still use, pinned here
             trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
             trainer.train(resume_from_checkpoint=last_checkpoint(work))
@@ -405,7 +404,22 @@ def _fit(done: Trained, base, parent, own, asked, collapse, progress, callbacks)
             f"steps (mean {log['reward'].mean():.3g}): nothing was learned. Take questions that the model gets "
             "right sometimes, a larger group_size, or check the collapse function"
         )
-    _publish(done, work, log)
+    with _written(done.folder):
+        _publish(done, work, log)
+
+
+@contextlib.contextmanager
+def _written(folder: Path):
+    """Within it a full disk is a TrainingError, in whichever words the libraries that write tell of it."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save
+            raise
+        raise TrainingError(
+            f"cannot write {folder}: {error}; free space or choose another folder. Training goes on from its last "
+            "whole checkpoint"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -532,5 +546,6 @@ def _publish(done: Trained, work: Path, log: pd.DataFrame) -> None:
     log.to_csv(ready / "log.csv", index=False)
     about = {"key": done.key, "stage": asdict(stage), "versions": _versions()}
     files.publish(ready / "stage.json", json.dumps(about, indent=1))
+    files.share(ready)
     os.replace(ready, done.folder)
     shutil.rmtree(work)

@@ -4,12 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from itertools import pairwise
 
 import pytest
 
-from calib_utils import batch, cli, runner
+from calib_utils import batch, cli, manifest, runner
 from calib_utils.batch import Job
 from calib_utils.config import ROOT
 
@@ -96,6 +97,59 @@ def test_every_notebook_gets_a_gpu_that_no_other_run_has(tmp_path, monkeypatch, 
     assert batch.pin(["3", "5", "7"], 0)[0] == ("5" if others else "3")
 
 
+def test_a_gpu_stays_taken_until_its_notebook_has_ended_even_when_the_run_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv("CALIB_UTILS_CACHE", str(tmp_path))
+    mark = tmp_path / "mark"
+    child = f"import time; open({str(mark)!r}, 'w').write(str(__import__('os').getpid())); time.sleep(60)"
+    program = f"from calib_utils import batch\njob = batch.Job('01_a', [{sys.executable!r}, '-c', {child!r}])\n"
+    process = subprocess.Popen([sys.executable, "-c", program + "batch.run([job], 1, ['3', '5'])"], cwd=ROOT)
+    while not (mark.exists() and mark.read_text()):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    name, lock = batch.pin(["3", "5"], 0)
+    assert name == "5"  # the child of this test does not watch its parent: it computes on
+    os.close(lock)
+    os.kill(int(mark.read_text()), signal.SIGKILL)
+    until = time.monotonic() + 10
+    while (found := batch.pin(["3", "5"], 0))[0] != "3":
+        os.close(found[1])
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.close(found[1])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only the superuser can act as another user")
+def test_users_of_one_cache_lock_each_others_gpus(monkeypatch):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        monkeypatch.setenv("CALIB_UTILS_CACHE", folder)
+        _, lock = batch.pin(["3", "5"], 0)  # leaves a file that another user can read only
+        os.seteuid(65534)
+        try:
+            assert batch.pin(["3", "5"], 0) == ("3", None)  # taken, and no other file can be made here
+            os.close(lock)
+            name, lock = batch.pin(["3", "5"], 1)
+            assert name == "3" and lock is not None
+            os.close(lock)
+        finally:
+            os.seteuid(0)
+
+
+def test_the_first_line_tells_device_and_dtype(monkeypatch):
+    slow = (
+        "computing on cpu in float32: this processor has no bfloat16 instructions; expect 2 to 3 times the time, "
+        "and more memory"
+    )
+    for native, line in ((True, "computing on cpu in bfloat16"), (False, slow)):
+        monkeypatch.setattr(manifest, "native_bfloat16", lambda native=native: native)
+        assert cli._place("auto", "auto", []) == cli._place("cpu", "auto", []) == line
+        assert cli._place("auto", "auto", ["0"]) == "computing on cuda in bfloat16"
+        assert cli._place("cuda:1", "float16", []) == "computing on cuda:1 in float16"
+        assert cli._place("auto", "float32", []) == "computing on cpu in float32"
+        assert cli._place("mps", "auto", []) == "computing on mps in float32"
+
+
 def test_more_notebooks_than_gpus_share_them_and_one_gpu_is_not_pinned(tmp_path, monkeypatch):
     monkeypatch.setenv("CALIB_UTILS_CACHE", str(tmp_path))
     locks = [batch.pin(["3", "5"], 0) for _ in range(2)]
@@ -106,15 +160,24 @@ def test_more_notebooks_than_gpus_share_them_and_one_gpu_is_not_pinned(tmp_path,
 
 
 @pytest.mark.parametrize(("how", "jobs"), [("from cache", 2), ("anew", 1)])
-def test_two_at_once_only_where_nothing_is_computed(monkeypatch, how, jobs):
+def test_two_at_once_only_where_nothing_is_computed(tmp_path, monkeypatch, capsys, how, jobs):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     plans = iter([runner.Plan("from cache", 9.0, {}), runner.Plan(how, 9.0, {})])
     monkeypatch.setattr(runner, "plan", lambda *_: next(plans))
     found = []
     monkeypatch.setattr(batch, "run", lambda pending, at_once, *_: found.append((len(pending), at_once)) or [])
-    assert cli.main(["run", "--only", "01", "03", "--profile", "smoke"]) == 0
+    assert cli.main(["run", "--only", "01", "03", "--profile", "smoke", "--output", str(tmp_path)]) == 0
     assert found == [(2, jobs)]
+    assert capsys.readouterr().out.startswith("computing on cpu in ") is (how == "anew")
+
+
+def test_a_run_whose_notebook_met_wrong_input_ends_with_2(tmp_path, monkeypatch, capsys):
+    for status, expected in ((2, 2), (1, 1), (-9, 1)):
+        code = f"import os; os.kill(os.getpid(), 9) if {status} < 0 else os._exit({status})"
+        monkeypatch.setattr(batch, "command", lambda *_, code=code: [sys.executable, "-c", code])
+        assert cli.main(["run", "--only", "01", "--output", str(tmp_path)]) == expected
+        assert capsys.readouterr().err.startswith("failed: 01_")
 
 
 def test_overrides_survive_the_command_line(tmp_path):

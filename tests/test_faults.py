@@ -1,10 +1,14 @@
 """What happens when machines fail: processes killed at any point, a full disk, folders that cannot be written."""
 
+import contextlib
 import errno
 import multiprocessing
 import os
 import random
 import resource
+import shutil
+import subprocess
+import sys
 import tempfile
 
 import nbformat
@@ -14,11 +18,13 @@ import torch
 from conftest import tiny_model
 
 from calib_utils import data, family, models, records, runner, semantics, training
+from calib_utils.config import ROOT
 from calib_utils.data import Question
 from calib_utils.family import Shape
 from calib_utils.records import RecordError, collect, read
+from calib_utils.runner import default_output
 from calib_utils.sampling import Prompt, SamplingConfig
-from calib_utils.stages import Stage
+from calib_utils.stages import Stage, TrainingError
 
 WORDS = ["red", "blue", "green", "one", "two", "yes", "no"]
 TEXTS = [f"Q : {a} {b} {c} A :" for a in WORDS for b in WORDS for c in WORDS]
@@ -106,6 +112,97 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         gather(tmp_path / "file" / "records")
     with pytest.raises(RecordError, match="cannot write"):
         records.keep(tmp_path / "file", "x", tiny_model(), [], lambda: pd.DataFrame({"a": [1]}))
+
+
+@pytest.mark.parametrize("limit", [1000, 20_000, 100_000])  # refused to the trainer, to safetensors, to torch.save
+def test_training_names_a_full_disk_and_goes_on_when_there_is_room(limit, tmp_path):
+    questions = data.load_questions("facts", "train")[:100]
+    start = family.untrained(Shape(32, 1), questions, tmp_path, vocabulary=300)
+
+    def fit():
+        stage = Stage("pretrain", 20, 5e-3, n_questions=100, batch_size=2, lora_rank=0)
+        return training.train(
+            stage, models.load(str(start), "float32"), questions, semantics.canonical, tmp_path, progress=False
+        )
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(
+            TrainingError, match=rf"cannot write {tmp_path}/pretrain-\w+\.work: [\s\S]*; free space or"
+        ):
+            fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert fit().finished
+
+
+@contextlib.contextmanager
+def umask(mask):
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750)])
+def test_what_is_kept_for_later_has_the_modes_that_the_umask_gives(mask, file, folder, tmp_path):
+    """Models at their start, stages, records and locks; the conversion of a model is in test_models."""
+    questions = data.load_questions("facts", "train")[:100]
+    with umask(mask):
+        start = family.untrained(Shape(32, 1), questions, tmp_path / "cache", vocabulary=300)
+        stage = Stage("pretrain", 2, 5e-3, n_questions=100, batch_size=2, lora_rank=0)
+        base = models.load(str(start), "float32")
+        training.train(stage, base, questions, semantics.canonical, tmp_path / "cache", progress=False)
+        gather(tmp_path / "cache" / "records")
+    found = list((tmp_path / "cache").rglob("*"))
+    assert {path.suffix for path in found} >= {".safetensors", ".json", ".parquet", ".lock"}
+    modes = {(path.is_dir(), oct(path.stat().st_mode & 0o777)) for path in found}
+    assert modes == {(True, oct(folder)), (False, oct(file))}
+
+
+def in_a_namespace(commands, folder):
+    """Run shell commands as the superuser of a mount namespace of their own; skips where there can be none."""
+    try:
+        subprocess.run(["unshare", "--map-root-user", "--mount", "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("the system gives no mount namespace")
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "CLONE": str(ROOT), "AT": str(folder)}
+    words = ["unshare", "--map-root-user", "--mount", "sh", "-ec", commands]
+    return subprocess.run(words, env=env, cwd="/", capture_output=True, text=True)
+
+
+READ_ONLY = 'mount --bind "$CLONE" "$CLONE"; mount -o remount,bind,ro "$CLONE"; cd "$CLONE"; ! touch x 2> "$AT/no"; '
+RUN = '"$PYTHON" -m calib_utils run --only 08 '
+
+
+def test_a_clone_that_is_read_only_runs_into_folders_elsewhere(tmp_path):
+    for name in ("f", "o", "r"):
+        (tmp_path / name).mkdir()
+    shutil.copy(ROOT / "figures" / "claims.csv", tmp_path / "f")
+    done = in_a_namespace(READ_ONLY + RUN + '-p figures="$AT/f" -p runs="$AT/r" --output "$AT/o"', tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "o" / "08_claims.ipynb").exists() and (tmp_path / "f" / "08_claims.png").exists()
+
+
+def test_a_clone_that_is_read_only_is_told_of_with_the_folder_and_the_remedy(tmp_path):
+    remedy = "Read-only file system; free space or choose another folder: --output, -p figures=FOLDER, -p runs=FOLDER"
+    done = in_a_namespace(READ_ONLY + RUN, tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"error: cannot write {default_output('cpu')}: {remedy}\n")
+    done = in_a_namespace(READ_ONLY + RUN + '--output "$AT/o"', tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"error: cannot write {ROOT / 'figures'}: {remedy}\nfailed: 08_claims\n"
+
+
+@pytest.mark.parametrize("what", ["o", "f"])
+def test_a_disk_that_fills_up_is_told_of_with_the_file(what, tmp_path):
+    for name in ("f", "o"):
+        (tmp_path / name).mkdir()
+    full = f'mount -t tmpfs -o size=32k tmpfs "$AT/{what}"; cp "$CLONE/figures/claims.csv" "$AT/f"; cd "$CLONE"; '
+    done = in_a_namespace(full + RUN + '-p figures="$AT/f" --output "$AT/o"', tmp_path)
+    assert "Traceback" not in done.stderr and "No space left on device; free space or choose another" in done.stderr
+    assert f"cannot write {tmp_path / what}/" in done.stderr and done.returncode in (1, 2)
 
 
 def test_a_run_writes_its_folders_and_nothing_else(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ import json
 import resource
 
 import pytest
+import torch
 from conftest import tiny_model
 
 from calib_utils import manifest, models
@@ -96,3 +97,18 @@ def test_a_publishing_that_is_cut_short_leaves_no_manifest_that_lies(tmp_path):
     (second / "claims.csv").rmdir()
     manifest.publish(second, target, about)  # the next run knows the files of both
     assert {path.name for path in target.iterdir()} == {"99_a.csv", "99_c.csv", "99_manifest.json"}
+
+
+def test_the_system_and_torch_agree_on_bfloat16():
+    assert manifest.native_bfloat16() is (models.best_cpu_dtype() is torch.bfloat16)
+
+
+def test_without_the_systems_word_there_are_no_such_instructions(monkeypatch):
+    for told, expected in (
+        ("fpu avx512f avx512_bf16", True),
+        ("amx_tile", True),
+        ("avx512f bf16", False),
+        (None, False),
+    ):
+        monkeypatch.setattr(manifest, "_cpuinfo", lambda _, told=told: told)
+        assert manifest.native_bfloat16() is expected

@@ -1,5 +1,9 @@
+import dataclasses
+import hashlib
 import json
 import multiprocessing
+import os
+import resource
 import shutil
 
 import pytest
@@ -148,8 +152,56 @@ def test_damaged_weights_are_refused_and_leave_nothing(tmp_path, monkeypatch):
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A bundled model whose file is a few bytes, which transformers is said to read as a tiny model."""
+    import transformers
+
+    part, lm = tmp_path / "part", tiny_model()
+    part.write_bytes(b"weights")
+    about = dataclasses.replace(models.BUNDLED[models.DEFAULT_MODEL], sha256=hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(models.BUNDLED, models.DEFAULT_MODEL, about)
+    monkeypatch.setattr(models, "_weight_parts", lambda _: [part])
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: lm.model)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: lm.tokenizer)
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize(("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_a_conversion_has_the_modes_that_the_umask_gives(small, mask, file, folder):
+    before = os.umask(mask)
+    try:
+        made = models.bundled_model_dir()
+    finally:
+        os.umask(before)
+    assert (made / "model.safetensors").exists() and (made / "tokenizer.json").exists()
+    modes = {(path.is_dir(), oct(path.stat().st_mode & 0o777)) for path in small.rglob("*")}
+    assert modes == {(True, oct(folder)), (False, oct(file))}
+
+
+def test_a_cache_that_cannot_be_written_is_named(small):
+    remedy = "CALIB_UTILS_CACHE names the folder, which needs 1 GB"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit, reason in ((3, "File too large"), (2000, "File too large")):  # in our own writing, in safetensors'
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(
+                ModelError, match=rf"^cannot write {small}/gemma-3-270m-[\s\S]*{reason}[\s\S]*; {remedy}$"
+            ):
+                models.bundled_model_dir()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert [path.suffix for path in small.iterdir()] == [".lock"]
+    shutil.rmtree(small)
+    small.touch()
+    with pytest.raises(
+        ModelError, match=rf"^cannot write {small}/gemma-3-270m-[\s\S]*: File exists; free space[^;]*; {remedy}"
+    ):
+        models.bundled_model_dir()
+
+
 def _convert_slowly(cache, log):
-    import os
     import time
 
     os.environ[models.CACHE_VARIABLE] = str(cache)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -18,7 +19,7 @@ import pytest
 from nbclient import NotebookClient
 from papermill import inspect_notebook
 
-from calib_utils import cli, family, lifecycle, manifest, models, runner, semantics, training
+from calib_utils import batch, cli, family, lifecycle, manifest, models, runner, semantics, training
 from calib_utils.config import PROFILES, ROOT, STUDIES, ConfigError, PreferenceStudy, RunConfig, profile_parameters
 from calib_utils.data import load_questions
 from calib_utils.stages import Stage
@@ -293,6 +294,36 @@ def test_failures_are_reported_with_the_executed_copy(tmp_path, monkeypatch):
         runner.run(path, "cpu", {}, tmp_path / "out")
 
 
+def test_the_error_of_a_notebook_is_told_though_its_manifest_cannot_be_written(tmp_path, monkeypatch, capsys):
+    lose = "import pathlib, shutil; shutil.rmtree('figures'); pathlib.Path('figures').touch()"
+    path = fake(tmp_path, monkeypatch, lose, "1 / 0")
+    with pytest.raises(runner.RunError, match="ZeroDivisionError") as caught:
+        runner.run(path, "cpu", {}, tmp_path / "out")
+    (note,) = caught.value.__notes__
+    at = tmp_path / "figures" / "99_manifest.json"
+    assert note.startswith(f"cannot write {at}: ") and note.endswith("; free space or choose another folder")
+    (tmp_path / "figures").unlink()
+    monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
+    assert cli.main(["run", "--here"]) == 1
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert "ZeroDivisionError" in first and last == f"error: {note}"
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_starts(tmp_path, monkeypatch, capsys):
+    path = fake(tmp_path, monkeypatch, "from calib_utils import runner; runner.complete('99_fake')")
+    monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
+    (tmp_path / "file").touch()
+    for words, reason in (([], "Not a directory"), (["--here"], "Not a directory")):
+        where = tmp_path / "file" / "o"
+        assert cli.main(["run", *words, "--output", str(where)]) == 2
+        out, said = capsys.readouterr()
+        remedy = "free space or choose another folder: --output, -p figures=FOLDER, -p runs=FOLDER"
+        assert out == "" and said == f"error: cannot write {where}: {reason}; {remedy}\n"
+    (tmp_path / "figures").touch()
+    assert cli.main(["run", "--here", "--output", str(tmp_path / "o")]) == 2
+    assert f"error: cannot write {tmp_path / 'figures'}: File exists" in capsys.readouterr().err
+
+
 def test_a_kernel_that_is_killed_is_reported(tmp_path, monkeypatch):
     path = fake(tmp_path, monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(runner.RunError, match=r"ended from outside[\s\S]*lower max_rows"):
@@ -300,15 +331,94 @@ def test_a_kernel_that_is_killed_is_reported(tmp_path, monkeypatch):
     assert "ended from outside" in json.loads((tmp_path / "out" / "99_manifest.failed.json").read_text())["state"]
 
 
-def alone(path):
-    """A notebook of `fake` by the command line, in a process of its own."""
-    program = (
-        "import sys, pathlib; from calib_utils import cli, runner; path = pathlib.Path(sys.argv[1])\n"
+def program(path, *words):
+    """What the command line does with a notebook of `fake`, in a process of its own."""
+    code = (
+        "import sys, pathlib; from calib_utils import batch, cli, runner; path = pathlib.Path(sys.argv[1])\n"
         "runner.profile_parameters = lambda profile, _, declared: {'profile': profile}\n"
         "runner.find_notebooks = lambda _: [path]; runner.ROOT = path.parent\n"
-        "sys.exit(cli.main(['run', '--here', '--output', str(path.parent / path.stem)]))"
+        "batch.devices = lambda: ['3', '5']\n"
+        "batch.command = lambda *_: [sys.executable, '-c', sys.orig_argv[2], str(path), '--here']\n"
+        "sys.exit(cli.main(['run', *sys.argv[2:], '--output', str(path.parent / path.stem)]))"
     )
-    return subprocess.Popen([sys.executable, "-c", program, str(path)], cwd=path.parent)
+    return [sys.executable, "-c", code, str(path), *words]
+
+
+def alone(path):
+    return subprocess.Popen(program(path, "--here"), cwd=path.parent, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def several(path):
+    """As `alone`, through a process that starts the notebook's, in a group of its own as from a terminal."""
+    given = {"cwd": path.parent, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "start_new_session": True}
+    return subprocess.Popen(program(path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **given)
+
+
+def lives(process_id):
+    """Whether a process runs; one that has ended and that nobody has asked for does not."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the test looks processes up in /proc")
+@pytest.mark.parametrize("killed", ["run", "notebook"])
+def test_a_kernel_ends_with_what_started_it_and_holds_its_gpu_until_then(killed, tmp_path, monkeypatch):
+    monkeypatch.setenv("CALIB_UTILS_CACHE", str(tmp_path / "cache"))
+    at = tmp_path / "processes"
+    busy = (  # in C, without the interpreter
+        f"import hashlib, os, pathlib; pathlib.Path({str(at)!r}).write_text(f'{{os.getppid()}} {{os.getpid()}}')\n"
+        "hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"
+    )
+    process = several(fake(tmp_path, monkeypatch, busy))
+    try:
+        while not (at.exists() and at.read_text()):
+            assert process.poll() is None
+            time.sleep(0.1)
+        notebook, kernel = map(int, at.read_text().split())
+        os.kill(process.pid if killed == "run" else notebook, signal.SIGKILL)
+        until = time.monotonic() + 20
+        while True:
+            name, lock = batch.pin(["3", "5"], 0)  # asked for first: once it is free the kernel must be gone
+            os.close(lock)
+            if not lives(kernel):
+                break
+            assert name == "5" and time.monotonic() < until
+            time.sleep(0.05)
+        process.communicate(timeout=20)
+        while lives(notebook):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        name, lock = batch.pin(["3", "5"], 0)
+        os.close(lock)
+        assert name == "3" and process.returncode == (-signal.SIGKILL if killed == "run" else 1)
+    finally:
+        process.kill()
+    left = "99_manifest.failed.json" if killed == "run" else "running/99_fake/99_manifest.json"
+    state = json.loads((tmp_path / "99_fake" / left).read_text())["state"]
+    assert state.startswith("stopped by" if killed == "run" else "running")
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["in a cell", "while the kernel starts"])
+def test_ctrl_c_says_one_line(begun, tmp_path, monkeypatch):
+    monkeypatch.setenv("CALIB_UTILS_CACHE", str(tmp_path / "cache"))
+    at = tmp_path / "kernel"
+    begin = f"import os, pathlib, time; pathlib.Path({str(at)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    process = several(fake(tmp_path, monkeypatch, begin))
+    try:
+        while "running" not in process.stdout.readline():
+            assert process.poll() is None
+        while begun and not (at.exists() and at.read_text()):
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert said == "stopped; what was computed is kept: the same command goes on from there\n"
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
