@@ -161,12 +161,13 @@ def publish(staged: Path, target: Path, manifest: dict) -> dict:
     }
     copies = {name: (target / name).with_name(f".{Path(name).name}.tmp") for name in made}
     try:
-        for name, copy in copies.items():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(staged / name, copy)
-        write(path, {**manifest, "state": "publishing", "files": {**before.get("files", {}), **made}})
-        for name, copy in copies.items():
-            os.replace(copy, target / name)
+        with files.writing(target):
+            for name, copy in copies.items():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(staged / name, copy)
+            write(path, {**manifest, "state": "publishing", "files": {**before.get("files", {}), **made}})
+            for name, copy in copies.items():
+                os.replace(copy, target / name)
     finally:
         for copy in copies.values():
             copy.unlink(missing_ok=True)

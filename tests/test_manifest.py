@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from calib_utils import manifest, models
+from calib_utils import files, manifest, models
 from calib_utils.config import ROOT
 
 
@@ -78,11 +78,11 @@ def test_a_full_disk_replaces_no_figure(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(OSError) as found:
+        with pytest.raises(files.WriteError, match=f"cannot write {target}") as found:
             manifest.publish(larger, target, about)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert found.value.errno == errno.EFBIG
+    assert found.value.__cause__.errno == errno.EFBIG
     assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
