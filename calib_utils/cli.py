@@ -66,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error.name} is not installed; {remedy}", file=sys.stderr)
         return 2
     except files.WriteError as error:
-        print(f"error: {error}: --output, -p figures=FOLDER, -p runs=FOLDER", file=sys.stderr)
+        options_of_run = ": --output, -p figures=FOLDER, -p runs=FOLDER" if options.command == "run" else ""
+        print(f"error: {error}{options_of_run}", file=sys.stderr)
         return 2
     except Exception as error:
         from calib_utils.models import ModelError  # here: with torch, which takes seconds
@@ -200,7 +201,7 @@ def _verify(options) -> int:
         for name, digest in about.get("files", {}).items():
             if manifest.sha256(committed / name) != digest:
                 raise ConfigError(f"{committed / name} is not the file that its manifest describes; restore it")
-    work.mkdir(parents=True, exist_ok=True)
+    files.check_folder(work)
     tables, failed = [], []
     with FileLock(work / ".lock"):
         verify.prepare(committed, work / "figures", [notebook.stem for notebook in notebooks])
@@ -208,7 +209,8 @@ def _verify(options) -> int:
             print(f"{notebook.stem}: computing again", flush=True)
             given = {name: value for name, value in about["parameters"].items() if name != "profile"}
             try:
-                runner.run(notebook, about["profile"], given | {"figures": str(work / "figures")}, work)
+                with _stopping():
+                    runner.run(notebook, about["profile"], given | {"figures": str(work / "figures")}, work)
             except runner.RunError as error:
                 print(f"error: {error}", file=sys.stderr)
                 failed.append(notebook.stem)
@@ -249,7 +251,7 @@ def _models(options) -> int:
 def _bench(options) -> int:
     from calib_utils import bench, models
 
-    (ROOT / "figures").mkdir(exist_ok=True)
+    files.check_folder(ROOT / "figures")
     name = options.model or models.DEFAULT_MODEL
     if options.what == "training":
         table = bench.training(name, options.device)

@@ -58,6 +58,9 @@ class IPCKernelManager(AsyncKernelManager):
 
     cleanup_resources = _async_cleanup_resources
 
+    async def _async_interrupt_kernel(self) -> None:
+        """Not at the end of a notebook, which is when it would be called: an idle kernel logs it as an error."""
+
     @classmethod
     def kill(cls) -> None:
         """End every kernel of this process at once, with what it has started; what it computed stays as it is.

@@ -193,6 +193,9 @@ def test_a_clone_that_is_read_only_is_told_of_with_the_folder_and_the_remedy(tmp
     done = in_a_namespace(READ_ONLY + RUN + '--output "$AT/o"', tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"error: cannot write {ROOT / 'figures'}: {remedy}\nfailed: 08_claims\n"
+    done = in_a_namespace(READ_ONLY + '"$PYTHON" -m calib_utils verify --only 08', tmp_path)
+    said = f"error: cannot write {ROOT / 'runs' / 'verify'}: {remedy.partition(':')[0]}\n"
+    assert (done.returncode, done.stderr) == (2, said)
 
 
 @pytest.mark.parametrize("what", ["o", "f"])
