@@ -22,7 +22,7 @@ from calib_utils.config import ROOT
 from calib_utils.data import Question
 from calib_utils.family import Shape
 from calib_utils.records import RecordError, collect, read
-from calib_utils.runner import default_output
+from calib_utils.runner import destination
 from calib_utils.sampling import Prompt, SamplingConfig
 from calib_utils.stages import Stage, TrainingError
 
@@ -189,7 +189,7 @@ def test_a_clone_that_is_read_only_runs_into_folders_elsewhere(tmp_path):
 def test_a_clone_that_is_read_only_is_told_of_with_the_folder_and_the_remedy(tmp_path):
     remedy = "Read-only file system; free space or choose another folder: --output, -p figures=FOLDER, -p runs=FOLDER"
     done = in_a_namespace(READ_ONLY + RUN, tmp_path)
-    assert (done.returncode, done.stderr) == (2, f"error: cannot write {default_output('cpu')}: {remedy}\n")
+    assert (done.returncode, done.stderr) == (2, f"error: cannot write {destination('cpu', {})[1]}: {remedy}\n")
     done = in_a_namespace(READ_ONLY + RUN + '--output "$AT/o"', tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"error: cannot write {ROOT / 'figures'}: {remedy}\nfailed: 08_claims\n"
