@@ -7,6 +7,10 @@ file such as `batch/grid.yaml`.
 
 import itertools
 import re
+import sys
+
+sys.path.insert(0, workflow.basedir)
+from calib_utils.running.order import before
 
 
 NAMES = list(config["parameters"])
@@ -20,10 +24,6 @@ if len(CELLS) < len(COMBINATIONS):
     raise ValueError(f"two cells of the grid have the same name; change the values: {COMBINATIONS}")
 
 
-# Trained stages of the first are what the second starts from.
-AFTER = {"04_catto": "02_rl_degradation", "05_calibration_aware": "02_rl_degradation"}
-
-
 rule all:
     input:
         expand("{runs}/{notebook}/{cell}/figures", runs=config["runs"], notebook=config["notebooks"], cell=CELLS),
@@ -33,8 +33,7 @@ rule cell:
     input:
         lambda wildcards: [
             f"{config['runs']}/{first}/{wildcards.cell}/figures"
-            for first in config["notebooks"]
-            if first == AFTER.get(wildcards.notebook)
+            for first in before(wildcards.notebook, config["notebooks"])
         ],
     output:
         directory(config["runs"] + "/{notebook}/{cell}/figures"),

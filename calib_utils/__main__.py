@@ -2,6 +2,6 @@
 
 import sys
 
-from calib_utils.cli import main
+from calib_utils.running.cli import main
 
 sys.exit(main())

@@ -7,27 +7,16 @@ import difflib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from calib_utils.errors import ConfigError
 from calib_utils.home import ROOT
 
 PROFILES = ("smoke", "cpu", "gpu")
 STAGED = "CALIB_UTILS_FIGURES"  # set by the runner: figures are written there, and published if the run succeeds
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Seeds = Annotated[list[int], Field(min_length=1)]
-LearningRate = Annotated[float, Field(gt=0)]
-Temperature = Annotated[float, Field(gt=0)]
-Weight = Annotated[float, Field(ge=0)]
-Side = Literal["z", "1-z", "off"]
-Form = Literal["l1", "l2", "bce"]
-
-
-class ConfigError(ValueError):
-    """A parameter is unknown, missing, of the wrong type or out of range; the message names it."""
 
 
 def check_names(said: str, names: Iterable[str], declared: Collection[str]) -> None:
@@ -42,8 +31,11 @@ def check_names(said: str, names: Iterable[str], declared: Collection[str]) -> N
 class FolderConfig(BaseModel):
     """Parameters every notebook has; a notebook with more of them derives a class from this one.
 
-    A class declares type, range and default of every parameter; the defaults are the values of profile `cpu`.
+    A class declares type, range and default of every parameter; the defaults are the values of profile `cpu`. Its
+    `NOTEBOOK` is the name of the notebook that it is for.
     """
+
+    NOTEBOOK: ClassVar[str] = ""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
@@ -53,8 +45,8 @@ class FolderConfig(BaseModel):
 
     @classmethod
     def notebook(cls) -> str:
-        """The notebook whose parameters these are, by its row in `STUDIES`; "" for a class without one."""
-        return next((notebook for notebook, study in STUDIES.items() if study is cls), "")
+        """The notebook whose parameters these are, by the class's own `NOTEBOOK`; "" for a class without one."""
+        return vars(cls).get("NOTEBOOK", "")
 
     @classmethod
     def defaults(cls) -> dict[str, object]:
@@ -166,260 +158,6 @@ def _is_named(node: ast.stmt, kind: type) -> bool:
     if not isinstance(node, kind):
         return False
     return all(isinstance(target, ast.Name) for target in getattr(node, "targets", None) or [node.target])
-
-
-class ClaimsStudy(FolderConfig):
-    """Parameters of notebook 08, which reads what the others wrote."""
-
-
-class AskingConfig(FolderConfig):
-    """Parameters of every notebook that asks models questions."""
-
-    chat: bool = False
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    device: str = "auto"
-    dataset: str = "facts"
-    data_path: str = ""
-    n_questions: Positive = 408
-    n_shots: Count = 10
-    seed: int = 0
-    n_boot: Positive = 1000
-    max_rows: Positive = 128
-
-
-class RunConfig(AskingConfig):
-    """Parameters of every notebook that draws M answers of one model."""
-
-    model: str = "gemma-3-270m"
-    n_samples: Positive = 50
-
-
-class SamplingStudy(RunConfig):
-    """Parameters of notebook 01: the shared ones and the sensitivity studies.
-
-    `m_values` are thinned from the M draws, so none may be larger than `n_samples`.
-    """
-
-    adapter: str = ""
-    backend: Literal["transformers", "vllm"] = "transformers"
-    m_values: list[Positive] = [5, 10, 20, 50]
-    temperatures: list[Temperature] = [0.6, 0.8, 1.0, 1.2, 1.4]
-    n_temperature: Positive = 68
-    n_ablation: Positive = 68
-    m_reference: Positive = 1000
-    n_reference: Positive = 20
-
-    @model_validator(mode="after")
-    def _budgets_are_drawn(self):
-        if max(self.m_values, default=1) > self.n_samples:
-            raise ValueError(f"m_values {self.m_values} go beyond n_samples = {self.n_samples}; lower them")
-        return self
-
-
-class PreferenceStudy(RunConfig):
-    """Parameters that notebooks 02 and 04 share: SFT and DPO of one lineage, its settings chosen on dev.
-
-    `held_out` names relations that no stage is trained on.
-    """
-
-    held_out: list[str] = ["currency", "country_of_currency", "element_symbol", "element_of_symbol"]
-    train_seeds: Seeds = [0, 1]
-    lora_rank: Count = 16
-    sft_steps: Positive = 128
-    sft_questions: Positive = 1024
-    sft_lr: LearningRate = 6e-4
-    dpo_steps: Annotated[list[Positive], Field(min_length=1)] = [5, 10]
-    dpo_reported: Positive = 10
-    dpo_questions: Positive = 480
-    dpo_lr: LearningRate = 8.5e-5
-    dpo_rejected: Literal["distractors", "samples"] = "distractors"
-    dpo_beta: Annotated[float, Field(gt=0)] = 0.1
-    n_side: Positive = 102
-
-    @model_validator(mode="after")
-    def _reported_strength_of_dpo_is_trained(self):
-        _check_reported(self.dpo_steps, self.dpo_reported)
-        return self
-
-
-def _check_reported(steps: list[int], reported: int) -> None:
-    if reported not in steps or steps != sorted(set(steps)):
-        raise ValueError(f"{reported} steps are to be reported; the steps {steps} must rise and hold them")
-
-
-class LineageStudy(PreferenceStudy):
-    """Parameters of notebook 02: the other ways of tuning, and the released models."""
-
-    other_lr: LearningRate = 4e-5
-    other_steps: Positive = 20
-    beta_steps: Positive = 5
-    dpo_betas: list[Annotated[float, Field(gt=0)]] = [1.0]
-    grpo_steps: Annotated[list[Positive], Field(min_length=1)] = [12, 24]
-    grpo_reported: Positive = 24
-    grpo_questions: Positive = 480
-    grpo_lr: LearningRate = 5e-5
-    grpo_group: Annotated[int, Field(ge=2)] = 8
-    released_base: str = ""
-    released_aligned: str = "smollm2-135m-instruct"
-
-    @model_validator(mode="after")
-    def _other_strengths_are_trained(self):
-        _check_reported(self.grpo_steps, self.grpo_reported)
-        if self.beta_steps not in self.dpo_steps:
-            raise ValueError(f"beta_steps is {self.beta_steps}; use one of dpo_steps {self.dpo_steps}")
-        return self
-
-
-class CattoStudy(PreferenceStudy):
-    """Parameters of notebook 04: CATTO's choices, the methods beside it, and what is asked out-of-distribution."""
-
-    n_questions: Positive = 170
-    train_seeds: Seeds = [0, 1, 2]
-    sft_seeds: list[int] = [0, 1, 0]
-    out_dataset: str = ""
-    task: str = "arithmetic"
-    n_out: Positive = 102
-    n_task: Positive = 24
-    n_dev: Positive = 102
-    calibration_weight: Weight = 1.0
-    surrogate_temperature: Temperature = 1.0
-    surrogate_gradient: bool = True
-    rejected_side: Side = "z"
-    calibration_form: Form = "l1"
-    other_weights: list[Weight] = [2.0]
-    other_temperatures: list[Temperature] = [0.1]
-    other_sides: list[Side] = ["off"]
-    other_forms: list[Form] = ["l2"]
-    sft_weight: Annotated[float, Field(gt=0)] = 1.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
-    bce_weight: Weight = 0.03
-    cft_lr: LearningRate = 2e-4
-    candidates: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 8, 16, 32]
-
-    @property
-    def choices(self) -> dict:
-        """The settings of `CATTOConfig` by name."""
-        return {name: getattr(self, name) for name in self.ablation}
-
-    @property
-    def ablation(self) -> dict[str, list]:
-        """Per setting of `CATTOConfig` the other values to try."""
-        return {
-            "calibration_weight": self.other_weights,
-            "surrogate_temperature": self.other_temperatures,
-            "surrogate_gradient": [not self.surrogate_gradient],
-            "rejected_side": self.other_sides,
-            "calibration_form": self.other_forms,
-        }
-
-    @model_validator(mode="after")
-    def _candidates_are_drawn(self):
-        if max(self.candidates) > self.n_samples:
-            raise ValueError(f"candidates {self.candidates} go beyond n_samples = {self.n_samples}; lower them")
-        return self
-
-    @model_validator(mode="after")
-    def _every_seed_has_a_start(self):
-        if len(self.sft_seeds) != len(self.train_seeds):
-            raise ValueError(f"sft_seeds {self.sft_seeds} must be as many as train_seeds {self.train_seeds}")
-        return self
-
-
-class RepairStudy(PreferenceStudy):
-    """Parameters of notebook 05: the aligned model to repair, and how it is fine-tuned."""
-
-    n_questions: Positive = 204
-    aligned: str = ""
-    out_dataset: str = ""
-    n_out: Positive = 102
-    n_dev: Positive = 204
-    cft_steps: Annotated[list[Positive], Field(min_length=1)] = [10, 20, 40]
-    cft_reported: Positive = 10
-    cft_questions: Positive = 160
-    cft_lr: LearningRate = 2e-4
-    rcft_weight: Annotated[float, Field(gt=0)] = 1.0
-    estimate_steps: Count = 0
-
-    @model_validator(mode="after")
-    def _reported_strength_of_cft_is_trained(self):
-        _check_reported(self.cft_steps, self.cft_reported)
-        return self
-
-
-class ChainStudy(RunConfig):
-    """Parameters of notebook 03: two families of questions with worked chains, training, and cutting chains."""
-
-    dataset: str = "arithmetic"
-    n_questions: Positive = 100
-    n_shots: Count = 8
-    elsewhere: str = "multihop"
-    n_elsewhere: Positive = 60
-    sft_steps: Positive = 112
-    concise_steps: Positive = 48
-    max_steps: Positive = 4
-    few_steps: Positive = 2
-    n_few: Positive = 12
-    sft_questions: Annotated[int, Field(ge=3)] = 900
-    sft_lr: LearningRate = 6e-4
-    lora_rank: Count = 16
-    max_new_tokens: Positive = 128
-    n_cut: Positive = 20
-    cut_samples: Positive = 20
-    fractions: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)] = [0.0, 0.25, 0.5, 0.75, 1.0]
-
-
-class LifecycleStudy(AskingConfig):
-    """Parameters of notebook 06: a published series, or the family that is trained from scratch, and its tuning."""
-
-    n_questions: Positive = 240
-    n_shots: Count = 0
-    models: list[str] = []
-    revisions: list[str] = []
-    n_texts: Positive = 500
-    shapes: Annotated[list[Annotated[list[Positive], Field(min_length=2, max_length=2)]], Field(min_length=1)] = [
-        [64, 2],
-        [128, 3],
-        [192, 4],
-        [224, 6],
-    ]
-    vocabulary: Annotated[int, Field(ge=260)] = 1024
-    pretrain_questions: Positive = 500
-    pretrain_steps: Annotated[int, Field(ge=10)] = 420
-    pretrain_batch: Positive = 12
-    pretrain_lr: LearningRate = 1.5e-3
-    tuned_model: int = 2
-    tuned_step: Count = 0
-    train_seeds: Seeds = [0, 1, 2]
-    sft_steps: Positive = 40
-    sft_lr: LearningRate = 3e-4
-    lora_steps: Positive = 80
-    lora_lr: LearningRate = 2e-3
-    lora_rank: Positive = 16
-    sft_questions: Positive = 240
-    narrow_relations: Positive = 1
-    dpo_steps: Positive = 20
-    dpo_lr: LearningRate = 1e-4
-    grpo_steps: Count = 20
-    grpo_lr: LearningRate = 1e-4
-    tuning_batch: Positive = 16
-
-    @model_validator(mode="after")
-    def _a_model_is_tuned(self):
-        n = len(self.models or self.shapes)
-        if not -n <= self.tuned_model < n:
-            raise ValueError(f"tuned_model is {self.tuned_model}; there are {n} models, counted from 0")
-        return self
-
-
-STUDIES: dict[str, type[FolderConfig]] = {  # what declares the parameters of a notebook
-    "01_base_semantic_calibration": SamplingStudy,
-    "02_rl_degradation": LineageStudy,
-    "03_cot_degradation": ChainStudy,
-    "04_catto": CattoStudy,
-    "05_calibration_aware": RepairStudy,
-    "06_lifecycle": LifecycleStudy,
-    "08_claims": ClaimsStudy,
-}
 
 
 def profile_parameters(

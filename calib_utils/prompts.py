@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from calib_utils.data import Question, shuffled_by_relation, take_turns
-from calib_utils.sampling import Prompt
+from calib_utils.data import shuffled_by_relation, take_turns
+from calib_utils.types import Prompt, Question
 
-# The instruction that a chat model gets for each style; `worked` gives the answer that its examples show.
+# The instruction that a chat model gets for each style; `reference_completion` gives what its examples answer.
 STYLES = {
     "concise": "Answer with a word or a short phrase.",
     "sentence": "Answer in one short sentence.",
@@ -19,7 +19,7 @@ STOP = ("\n",)
 ENDING = "\n\n"  # what follows an answer in the plain-text examples
 
 
-def worked(question: Question, style: str) -> str:
+def reference_completion(question: Question, style: str) -> str:
     """The reference answer as `style` gives it: the answer, the statement, or the chain and then the answer.
 
     Raises ValueError for an unknown style, and for style `cot` with a question that has no chain.
@@ -77,7 +77,7 @@ def build_prompts(
     ValueError : an unknown style, or an example without the chain that style `cot` shows.
     """
     _check(style)
-    examples = [(shot.text, worked(shot, style)) for shot in shots]
+    examples = [(shot.text, reference_completion(shot, style)) for shot in shots]
     if tokenizer is not None and getattr(tokenizer, "chat_template", None):
         return [_chat(tokenizer, STYLES[style], examples, question) for question in questions]
     shared = "".join(f"Question: {text}\nAnswer: {answer}{ENDING}" for text, answer in examples)

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from calib_utils.claims import CLAIMS, COLUMNS, VERDICTS, above, at_least, at_most, below, claim_row, record_claims
-from calib_utils.config import ROOT
-from calib_utils.metrics import Estimate
+from calib_utils.home import ROOT
+from calib_utils.types import Estimate
 
 ABOUT = {"seeds": "0", "profile": "cpu", "model": "m", "dataset": "d"}
 

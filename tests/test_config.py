@@ -4,20 +4,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from calib_utils import CATTOConfig, losses
-from calib_utils.config import (
-    PROFILES,
-    ROOT,
-    STAGED,
-    STUDIES,
-    CattoStudy,
-    ClaimsStudy,
-    ConfigError,
-    LifecycleStudy,
-    RunConfig,
-    SamplingStudy,
-    profile_parameters,
-)
+from calib_utils import CATTOConfig
+from calib_utils.config import PROFILES, STAGED, profile_parameters
+from calib_utils.errors import ConfigError
+from calib_utils.home import ROOT
+from calib_utils.studies.parameters import STUDIES, CattoStudy, ClaimsStudy, LifecycleStudy, RunConfig, SamplingStudy
+from calib_utils.training import losses
 
 GOOD = dict(
     profile="cpu", model="m", adapter="", chat=False,

@@ -14,7 +14,9 @@ import calib_utils
 
 FOLDER = Path(calib_utils.__file__).parent
 SOURCES = sorted(FOLDER.rglob("*.py"))
-MODULES = {path.stem: path for path in SOURCES}
+MODULES = {}  # the last part of a module's or folder's name: all that are called so
+for source in SOURCES:
+    MODULES.setdefault(source.parent.name if source.name == "__init__.py" else source.stem, []).append(source)
 VLLM = {"tensor_parallel_size", "gpu_memory_utilization", "max_model_len"}  # its options: it is seldom installed
 FILES = (".csv", ".json", ".jsonl", ".md")
 REFERENCE = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)(?=[`(])")  # `name`, `module.name`, `name(arguments)`
@@ -62,14 +64,15 @@ def leads(module, parts):
 def exists(name, path):
     """Whether a name in a docstring of the file at `path` leads anywhere.
 
-    A plain name must occur in the file's code, or be a class of the package. A dotted one begins with a module of the
-    package, something in the file's own module, another package, or a parameter, whose attributes must occur in some
-    file.
+    A plain name must occur in the code of the file or of one beside it, or be a module or a class of the package. A
+    dotted one begins with a module of the package, something in the file's own module, another package, or a
+    parameter, whose attributes must occur in some file.
     """
     first, *rest = name.split(".")
     if not rest:
-        return first in words(path) | classes() | VLLM or hasattr(builtins, first)
-    if first in MODULES and leads(module_of(MODULES[first]), rest):
+        beside = set().union(*map(words, path.parent.glob("*.py")))
+        return first in beside | classes() | VLLM | MODULES.keys() or hasattr(builtins, first)
+    if any(leads(module_of(found), rest) for found in MODULES.get(first, ())):
         return True
     if any(isinstance(node, ast.arg) and node.arg == first for node in ast.walk(tree(path))):
         return all(any(part in words(source) for source in SOURCES) for part in rest)
@@ -84,10 +87,11 @@ def test_names_in_docstrings_exist(path):
 
 
 def test_a_name_that_leads_nowhere_is_noticed():
-    path = MODULES["metrics"]
+    path = FOLDER / "metrics" / "scores.py"
     assert not exists("interval", path) and exists("resample_counts", path)
     assert not exists("plots.reliability", path) and exists("plots.reliability_diagram", path)
     assert not exists("relplot.nothing", path) and exists("relplot.smECE", path)
-    stages = MODULES["stages"]
+    stages = FOLDER / "training" / "stage.py"
     assert not exists("Stage.nothing", stages) and exists("Stage.steps", stages) and exists("Stage.options", stages)
-    assert {("metrics.py", "evaluate"), ("smece", "relplot.smECE")} <= set(references(path))
+    smooth = FOLDER / "metrics" / "smooth.py"
+    assert {("scores.py", "table.METRICS"), ("smece", "relplot.smECE")} <= {*references(path), *references(smooth)}

@@ -8,8 +8,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from calib_utils import findings, plots, runner
-from calib_utils.config import ROOT
+from calib_utils import findings, plots
+from calib_utils.home import ROOT
+from calib_utils.running import runner
 
 NOTEBOOKS = runner.find_notebooks()
 TRIED = ("01", "02", "03", "04", "05", "06")

@@ -1,1 +1,0 @@
-"""Embedded facts: the frozen questions and the script that builds them."""

@@ -1,0 +1,75 @@
+"""Tables of estimates, one row per model, condition or group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from calib_utils.metrics.estimates import evaluate_seeds, mean_estimate, some_tables
+from calib_utils.types import Estimate
+
+
+def _plain(estimate: Estimate) -> dict[str, float]:
+    """The columns of an estimate that is no calibration error."""
+    return {name: getattr(estimate, name) for name in ("value", "low", "high", "n")}
+
+
+def mean_by(table: pd.DataFrame, by: Sequence[str], column: str, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Mean of probabilities in every group, with 95 % intervals over questions; rows of one question count as one.
+
+    `table` has a column `question_id`. Columns: those of `by`, then value, low, high, n (questions).
+    """
+    rows = []
+    for key, part in table.groupby(list(by), sort=True):
+        values = part.groupby("question_id", sort=True)[column].mean()
+        rows.append({**dict(zip(by, key, strict=True)), **_plain(mean_estimate(values, n_boot, seed, (0.0, 1.0)))})
+    return pd.DataFrame(rows)
+
+
+def compare(
+    tables: Mapping[object, pd.DataFrame | Sequence[pd.DataFrame]],
+    names: Sequence[str],
+    metrics: Sequence[str] = ("smece", "accuracy", "mean_confidence"),
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Metrics of several tables of scores (or lists of tables, one per training seed), in long form.
+
+    `names` are the columns that the keys of `tables` fill; then follow metric, value, low, high, n, plug_in, floor.
+    Raises ValueError for a key with an empty list.
+    """
+    rows = []
+    for key, scores in tables.items():
+        if not isinstance(scores, pd.DataFrame):
+            some_tables(scores, f"those of {key!r}")
+        labels = dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
+        for metric in metrics:
+            seeds = [scores] if isinstance(scores, pd.DataFrame) else scores
+            rows.append({**labels, "metric": metric, **vars(evaluate_seeds(seeds, metric, (), n_boot, seed))})
+    return pd.DataFrame(rows)
+
+
+def confidence_bias(
+    tables: Mapping[object, pd.DataFrame],
+    truth: pd.DataFrame,
+    names: Sequence[str],
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean of confidence minus the confidence of the same question in `truth`, with 95 % intervals.
+
+    `names` are the columns that the keys of `tables` fill; then follow value, low, high, n.
+    """
+    target = truth.set_index("question_id")["confidence"]
+    rows = []
+    for key, scores in tables.items():
+        gap = scores["confidence"].to_numpy() - target.loc[scores["question_id"]].to_numpy()
+        labels = dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
+        rows.append({**labels, **_plain(mean_estimate(gap, n_boot, seed))})
+    return pd.DataFrame(rows)
+
+
+def stack(tables: Mapping[str, pd.DataFrame], name: str) -> pd.DataFrame:
+    """Tables one below the other, with their keys in a first column `name`."""
+    return pd.concat(tables, names=[name]).reset_index(level=0).reset_index(drop=True)

@@ -1,0 +1,13 @@
+"""Plots: pictures of numbers that were computed before. No computing, no files but those of `save`."""
+
+from calib_utils.plots.diagrams import STYLE as STYLE
+from calib_utils.plots.diagrams import confidence_histogram as confidence_histogram
+from calib_utils.plots.diagrams import coverage as coverage
+from calib_utils.plots.diagrams import grid as grid
+from calib_utils.plots.diagrams import intervals as intervals
+from calib_utils.plots.diagrams import lines as lines
+from calib_utils.plots.diagrams import panels as panels
+from calib_utils.plots.diagrams import reliability_diagram as reliability_diagram
+from calib_utils.plots.diagrams import use_style as use_style
+from calib_utils.plots.saving import save as save
+from calib_utils.plots.saving import save_numbers as save_numbers

@@ -1,0 +1,136 @@
+"""Collecting: what is not in the records yet is computed by the model, and recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from tqdm import tqdm
+
+from calib_utils.models import LanguageModel, describe
+from calib_utils.records import store
+from calib_utils.records.keys import condition_key, record_key, table_key
+from calib_utils.sampling import option_logprobs, sample
+from calib_utils.types import Prompt, Question, Record, SamplingConfig
+
+
+def collect(
+    lm: LanguageModel,
+    questions: Sequence[Question],
+    prompts: Sequence[Prompt],
+    config: SamplingConfig,
+    folder: str | Path,
+    label: str,
+    chunk_size: int = 64,
+    max_rows: int = 128,
+    progress: bool = True,
+) -> list[Record]:
+    """Records of `questions`, sampled where they are not in `folder` yet.
+
+    Chunks of `chunk_size` questions are written atomically as they are finished, so that a killed run loses at
+    most one chunk and a rerun samples only what is missing. Of two processes that want the same records one waits
+    for the other. `max_rows` is no part of the key: a run that lacked memory goes on with fewer.
+
+    Parameters
+    ----------
+    label : the answer style or condition name, kept with the record.
+    progress : show a text progress bar.
+
+    Raises
+    ------
+    RecordError : a damaged file in `folder`, or a folder that cannot be written.
+    """
+    if len(questions) != len(prompts):
+        raise ValueError(f"{len(questions)} questions but {len(prompts)} prompts")
+    if not questions:
+        raise ValueError("there are no questions to sample; check data set, split and n")
+    settings = {"label": label, **describe(lm), **asdict(config), "max_rows": max_rows}
+    condition = json.loads(json.dumps(settings))  # as it will be read back
+    home = Path(folder) / f"{label}-{condition_key(condition)}"
+    keys = [record_key(condition, prompt, q.id) for q, prompt in zip(questions, prompts, strict=True)]
+    known = store.known(home)
+    if not known.keys() >= set(keys):
+        with store.lock(home):
+            known = store.known(home)
+            missing = [i for i, key in enumerate(keys) if key not in known]
+            with tqdm(
+                total=len(keys),
+                initial=len(keys) - len(missing),
+                desc=label,
+                unit="q",
+                disable=not progress,
+                mininterval=5,
+            ) as bar:
+                for start in range(0, len(missing), chunk_size):
+                    chunk = missing[start : start + chunk_size]
+                    drawn = sample(lm, [prompts[i] for i in chunk], config, max_rows)
+                    rows = [
+                        Record(
+                            questions[i],
+                            tuple(completions),
+                            reference_ids(lm, prompts[i], questions[i]),
+                            condition,
+                            keys[i],
+                        )
+                        for i, completions in zip(chunk, drawn, strict=True)
+                    ]
+                    store.write(rows, [prompts[i] for i in chunk], home)
+                    known.update((row.key, row) for row in rows)
+                    bar.update(len(chunk))
+    return [_as_asked(lm, known[key], *asked) for key, *asked in zip(keys, prompts, questions, strict=True)]
+
+
+def _as_asked(lm: LanguageModel, record: Record, prompt: Prompt, question: Question) -> Record:
+    """The draws as they were kept, with what is known about the question now (its aliases, say)."""
+    same = record.question.answer == question.answer
+    reference = record.reference_ids if same else reference_ids(lm, prompt, question)
+    return replace(record, question=question, reference_ids=reference)
+
+
+def cached_table(
+    folder: str | Path, label: str, lm: LanguageModel, parts, compute: Callable[[], pd.DataFrame]
+) -> pd.DataFrame:
+    """The table that `compute()` gives, or gave before in `folder` for the same label, model and parts.
+
+    For what is measured on a model and is no draw. `parts` is everything else that decides the table, as plain
+    values (text, numbers, lists of them). Raises RecordError as `collect`.
+    """
+    target = Path(folder) / label / f"{table_key(describe(lm), parts)}.table"
+    if not target.exists():
+        with store.lock(target):
+            if not target.exists():
+                store.publish(pa.Table.from_pandas(compute(), preserve_index=False), target)
+    return store.read_table(target).to_pandas()
+
+
+def collect_option_logprobs(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    options: Sequence[Sequence[str]],
+    folder: str | Path,
+    ending: str = "",
+    max_rows: int = 128,
+) -> list[np.ndarray]:
+    """`sampling.option_logprobs`, computed once and kept in `folder`."""
+
+    def compute() -> pd.DataFrame:
+        found = option_logprobs(lm, prompts, options, ending, max_rows)
+        return pd.DataFrame(
+            {"prompt": np.repeat(range(len(found)), list(map(len, found))), "logprob": np.concatenate(found)}
+        )
+
+    parts = [[p.shared, p.own, p.chat, *texts] for p, texts in zip(prompts, options, strict=True)]
+    table = cached_table(folder, "options", lm, [ending, parts], compute)
+    return [part.to_numpy() for _, part in table.groupby("prompt")["logprob"]]
+
+
+def reference_ids(lm: LanguageModel, prompt: Prompt, question: Question) -> tuple[int, ...]:
+    """Tokens of the reference answer as a continuation: what follows the prompt when both are tokenized."""
+    before = lm.tokenizer(prompt.own, add_special_tokens=False).input_ids
+    after = lm.tokenizer(f"{prompt.own}{prompt.blank}{question.answer}", add_special_tokens=False).input_ids
+    return tuple(after[len(before) :])

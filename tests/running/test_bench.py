@@ -1,0 +1,59 @@
+import pytest
+from conftest import tiny_model
+
+from calib_utils.running import bench
+from calib_utils.types import Question
+
+
+@pytest.mark.parametrize("name, most, options", [("sampling", 50, {}), ("chains", 20, {"max_new_tokens": 8})])
+def test_sampling_bench_reports_ratios_of_medians(name, most, options, monkeypatch):
+    words = ("red", "blue", "green", "one", "two", "yes")
+    questions = [Question(word, f"{word} ?", word, "r", "dev", word) for word in words]
+    monkeypatch.setattr(bench, "load_questions", lambda *_, **options: questions[: options.get("n")])
+    monkeypatch.setattr(bench, "pick_shots", lambda *_: [])
+    monkeypatch.setattr(
+        bench, "by_generate", lambda lm, prompts, config: [["red"] * config.n_samples for _ in prompts]
+    )
+    lm = tiny_model()
+    table = getattr(bench, name)(lm, n_questions=2, n_generate=1, rounds=3, **options).set_index(["method", "m"])
+    slow, fast = table.loc[("generate", most)], table.loc[("merged", most)]
+    assert fast["speedup_over_generate"] == pytest.approx(slow["seconds_per_question"] / fast["seconds_per_question"])
+    assert table.loc[("merged", 10), "growth_from_m10"] == 1
+    assert (table["low"] <= table["seconds_per_question"]).all() and (
+        table["high"] >= table["seconds_per_question"]
+    ).all()
+
+
+@pytest.mark.parametrize("method", bench._TRAINERS)
+def test_a_training_block_is_timed(method, tmp_path):
+    lm = tiny_model()
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    seconds, peak, device = bench._block(method, str(tmp_path), "cpu", 4, 2, 0)
+    assert 0 < seconds < 10 and peak > 0.1 and device == "cpu"
+
+
+def test_training_bench_compares_medians(monkeypatch):
+    times = {"dpo (trl)": [3.0, 4.0, 9.0], "dpo": [2.0, 2.0, 5.0], "catto": [2.2, 1.0, 2.4]}
+
+    class Pool:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def apply(self, function, arguments):
+            return times[arguments[0]].pop(0), 1.0, "cpu"
+
+    monkeypatch.setattr(bench.multiprocessing, "get_context", lambda _: type("C", (), {"Pool": lambda *_: Pool()})())
+    table = bench.training("m").set_index("method")
+    assert table.loc["catto", "time_over_dpo"] == pytest.approx(1.1)
+    assert table.loc["dpo (trl)", "seconds_per_step"] == 4.0 and (table["memory_over_dpo"] == 1).all()
+
+
+def test_family_bench_states_rates_against_the_matmul_limit():
+    table = bench.family("cpu", rounds=1, steps=5, batch_size=2)
+    assert list(table["parameters"]) == sorted(table["parameters"]) and len(table) == 4
+    assert (table["gflops"] - 6 * table["parameters"] * table["tokens_per_second"] / 1e9).abs().max() < 1e-9
+    assert ((table["share"] > 0) & (table["share"] < 1)).all()
