@@ -90,4 +90,4 @@ def test_a_name_that_leads_nowhere_is_noticed():
     assert not exists("relplot.nothing", path) and exists("relplot.smECE", path)
     stages = MODULES["stages"]
     assert not exists("Stage.nothing", stages) and exists("Stage.steps", stages) and exists("Stage.options", stages)
-    assert {("metrics.py", "evaluate"), ("smece", "relplot.smECE")} <= set(references(path))
+    assert {("metrics.py", "METRICS"), ("smece", "relplot.smECE")} <= set(references(path))
