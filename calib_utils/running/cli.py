@@ -163,7 +163,7 @@ def _run_several(notebooks, options) -> int:
 
 
 def _place(device: str, dtype: str, gpus: list[str]) -> str:
-    """What is computed on, and in what: `models.resolve_device` and `resolve_dtype` in words, without torch."""
+    """Device and dtype, as `models.resolve_device` and `models.resolve_dtype` choose them, without torch."""
     from calib_utils.running import manifest
 
     kind = device if device != "auto" else "cuda" if gpus else "cpu"
