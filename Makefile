@@ -1,12 +1,16 @@
 # make figures   environment, weights, all notebooks, figures and claims
 # make test      environment, style check, tests
+# make quick     the tests that train and run nothing, in under two minutes
 # make engine    snakemake, for grids on many machines
 PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= cpu
 BIN     := $(VENV)/bin
 
-.PHONY: figures test bench env engine clean
+QUICK   := tests/test_*.py tests/running/test_manifest.py tests/running/test_verify.py tests/training/test_losses.py \
+           $(addprefix tests/,data metrics plots records semantics studies)
+
+.PHONY: figures test quick bench env engine clean
 
 figures: env
 	$(BIN)/python -m calib_utils run --profile $(PROFILE)
@@ -15,6 +19,11 @@ test: env engine
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+quick: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -m "not real_model and not slow" $(QUICK)
 
 bench: env
 	$(BIN)/python -m calib_utils bench sampling

@@ -161,6 +161,7 @@ def _answers(law):
     return table["confidence"].to_numpy(), table["correct"].to_numpy()
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_in_nine_of_ten_data_sets():
     repeats = 24
     laws = [law for law in coverage.LAWS if law != coverage.SHARP]

@@ -225,6 +225,7 @@ def test_thin_draws_without_replacement():
         subsample_draws(full, 51)
 
 
+@pytest.mark.slow
 def test_both_estimators_against_enumeration():
     """At small M the maximum of frequencies reads too high and the mass too low; both approach the truth."""
     lm = tiny_model(scale=2.0)
