@@ -175,7 +175,7 @@ def _run_several(notebooks, options) -> int:
 
 
 def _place(device: str, dtype: str, gpus: list[str]) -> str:
-    """What is computed on, and in what: `models.resolve_device` and `resolve_dtype` in words, without torch."""
+    """What is computed on, and in what: `models.resolve_device`, `models.resolve_dtype` in words, without torch."""
     from calib_utils import manifest
 
     kind = device if device != "auto" else "cuda" if gpus else "cpu"

@@ -179,7 +179,7 @@ def simulate(
 ) -> pd.DataFrame:
     """Coverage of every quantity and comparison in every setting; a row per cell.
 
-    `truth` is the true value, `true_error` the smECE of the (first) model; `width` (of the interval) and `bias` (of
+    `truth` is the true value, *true_error* the smECE of the (first) model; `width` (of the interval) and `bias` (of
     the value) are medians over the repeats. `extras` adds training seeds and entities, at n = 400. The second shape
     of a gap for spread confidences is simulated at n = 400 alone.
     """

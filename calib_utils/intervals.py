@@ -130,7 +130,7 @@ def ray(
     confidences. They have the true error e(t), the error with p_t in place of outcomes. Outcomes drawn from p_t
     give the law of the plug-in error. The interval holds every e(t) under which the measured error lies between
     the 2.5 and 97.5 % quantiles, for either gap; the value is the e(t) under which it is the median (`local`). Below
-    what calibrated models read, all three are negative; `metrics` cuts them at 0 where an error stands alone.
+    what calibrated models read, all three are negative; `metrics.evaluate` cuts them at 0.
 
     Parameters
     ----------

@@ -601,6 +601,21 @@ def relative_reduction(
     return Estimate(1 - ratio, 1 - most, 1 - least, len(group), plug_in)
 
 
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """Mean of a quantity over several tasks, whose questions may be the same; `n` is that of the smallest task.
+
+    The distances to the ends are averaged too, as if the errors of all estimates had the correlation 1: whatever it
+    is, the interval covers at least as often. Raises ValueError for no estimates.
+    """
+    if not len(estimates):
+        raise ValueError("there are no estimates to average; give one per task")
+    value, low, high, plug_in, floor = (
+        float(np.mean([getattr(one, name) for one in estimates]))
+        for name in ("value", "low", "high", "plug_in", "floor")
+    )
+    return Estimate(value, low, high, min(one.n for one in estimates), plug_in, floor)
+
+
 def noise_floor(confidence, n_draws: int = 500, seed: int = 0, level: float = 0.95, metric: str = "smece") -> float:
     """The error that perfectly calibrated answers would show: its `level` quantile under sampling noise alone.
 

@@ -14,7 +14,10 @@ import calib_utils
 
 FOLDER = Path(calib_utils.__file__).parent
 SOURCES = sorted(FOLDER.rglob("*.py"))
-MODULES = {path.stem: path for path in SOURCES}
+MODULES = {  # of the same name the one higher up; a package by its folder
+    path.parent.name if path.stem == "__init__" else path.stem: path
+    for path in sorted(SOURCES, key=lambda path: -len(path.parts))
+}
 VLLM = {"tensor_parallel_size", "gpu_memory_utilization", "max_model_len"}  # its options: it is seldom installed
 FILES = (".csv", ".json", ".jsonl", ".md")
 REFERENCE = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)(?=[`(])")  # `name`, `module.name`, `name(arguments)`
@@ -90,4 +93,4 @@ def test_a_name_that_leads_nowhere_is_noticed():
     assert not exists("relplot.nothing", path) and exists("relplot.smECE", path)
     stages = MODULES["stages"]
     assert not exists("Stage.nothing", stages) and exists("Stage.steps", stages) and exists("Stage.options", stages)
-    assert {("metrics.py", "evaluate"), ("smece", "relplot.smECE")} <= set(references(path))
+    assert {("metrics.py", "METRICS"), ("smece", "relplot.smECE")} <= set(references(path))

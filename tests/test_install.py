@@ -27,8 +27,8 @@ DECLARED = {canonicalize_name(one.name): one for one in [*CORE, *(one for extra 
 OF_CORE = {canonicalize_name(one.name) for one in CORE}
 DISTRIBUTION = {"yaml": "pyyaml"}  # where the name that is imported is another
 # What is to be imported without the extra `models`.
-TORCH_FREE = """arithmetic batch claims cli config data facts facts.build files home manifest metrics multihop plots
-    posthoc regimes runner semantics verify""".split()
+TORCH_FREE = """arithmetic batch claims claims.rows claims.rules cli config data facts facts.build files home manifest
+    metrics multihop plots posthoc regimes runner semantics verify""".split()
 PINNED = ["requirements.txt", "requirements-vllm.txt", "requirements-no-deps.txt", "binder/requirements.txt"]
 
 

@@ -490,7 +490,7 @@ def drawing(tmp_path, monkeypatch, names, value, after="runner.complete('99_fake
     """A notebook that writes files and a claim where its class says, and then ends or fails."""
     write = f"[files.publish(run.figures_dir / name, {value!r}) for name in {names}]\n"
     about = f"seeds={value!r}, profile='', model='', dataset=''"
-    row = f"claims.claim_row({claim!r}, Estimate(0.04, 0.01, 0.07, 9), {about})"
+    row = f"claims.claim_row({claim!r}, Estimate(0.04, 0.01, 0.07, 9), {{claims.INFORMATIVE: None}}, {about})"
     return fake(
         tmp_path,
         monkeypatch,
@@ -548,7 +548,7 @@ def test_claims_of_other_notebooks_stay(tmp_path, monkeypatch):
     row = before.iloc[:1].assign(id="mine", notebook="99_fake")
     pd.concat([before, row]).to_csv(tmp_path / "figures" / "claims.csv", index=False)
     runner.run(fake(tmp_path, monkeypatch, "from calib_utils import runner; runner.complete('99_fake')"), "cpu", {})
-    after = pd.read_csv(tmp_path / "figures" / "claims.csv", dtype=str, keep_default_na=False)
+    after = pd.read_csv(tmp_path / "figures" / "claims.csv", dtype=str, keep_default_na=False)[list(before)]
     pd.testing.assert_frame_equal(before, after)
     assert {path.name for path in (ROOT / "figures").iterdir()} < {
         path.name for path in (tmp_path / "figures").iterdir()
