@@ -589,14 +589,14 @@ def relative_reduction(
     (over, _, _), top = ends(0.0), float(np.mean([part.value for part in second.parts]))
     ratio = max(over, 0.0) / top if top > 0 else np.nan
     start = min(ratio, 100.0) if np.isfinite(ratio) else 100.0
-    least = (
-        0.0
-        if ends(0.0)[1] <= 0
-        else brentq(lambda r: ends(r)[1], 0.0, start, xtol=1e-4)
-        if ends(start)[1] < 0
-        else start
-    )
-    most = np.inf if ends(100.0)[2] >= 0 else brentq(lambda r: ends(r)[2], start, 100.0, xtol=1e-4)
+    if ends(0.0)[1] <= 0:
+        least = 0.0
+    else:
+        least = start if ends(start)[1] >= 0 else brentq(lambda r: ends(r)[1], 0.0, start, xtol=1e-4)
+    if ends(100.0)[2] >= 0:
+        most = np.inf
+    else:  # `after` may be below what calibrated models read, so that nothing of the error is left
+        most = start if ends(start)[2] <= 0 else brentq(lambda r: ends(r)[2], start, 100.0, xtol=1e-4)
     plug_in = 1 - float(np.mean(first.values)) / float(np.mean(second.values))
     return Estimate(1 - ratio, 1 - most, 1 - least, len(group), plug_in)
 
@@ -676,6 +676,23 @@ def compare(
             seeds = [scores] if isinstance(scores, pd.DataFrame) else scores
             rows.append({**labels, "metric": metric, **vars(evaluate_seeds(seeds, metric, (), n_boot, seed))})
     return pd.DataFrame(rows)
+
+
+def wide(table: pd.DataFrame, index: str | list[str]) -> pd.DataFrame:
+    """The values of `compare`, a column per metric, beside every calibration error its noise floor.
+
+    Rows and metrics stay in the order of `table`.
+    """
+    by = [index] if isinstance(index, str) else list(index)
+    values = table.pivot(index=by, columns="metric", values="value")
+    floors = table.pivot(index=by, columns="metric", values="floor")
+    columns = {}
+    for metric in dict.fromkeys(table["metric"]):
+        columns[metric] = values[metric]
+        if floors[metric].notna().any():
+            columns[f"{metric}, noise floor"] = floors[metric]
+    rows = table[by].drop_duplicates()
+    return pd.DataFrame(columns).loc[rows[by[0]] if len(by) == 1 else pd.MultiIndex.from_frame(rows)]
 
 
 def confidence_bias(

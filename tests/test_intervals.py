@@ -153,6 +153,13 @@ def test_a_relative_reduction_is_one_less_the_ratio():
     assert found.low < 0.5 < found.high and abs(found.value - 0.5) < 0.05 and width(found) < 0.25
     same = M.relative_reduction([before], [before])
     assert (same.value, same.low, same.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-3)
+    lucky = scores(400, 0.0, seed=88)  # of these outcomes even calibrated ones seldom read less
+    assert (
+        M._part("ece_equal_width_10", *M.checked(lucky["confidence"], lucky["correct"]), np.arange(400), 200, 0).high
+        < 0
+    )
+    perfect = M.relative_reduction([scores(400, 0.2)], [lucky], n_boot=200)
+    assert (perfect.value, perfect.low, perfect.high) == (1.0, 1.0, 1.0)
     nothing = M.relative_reduction([scores(200, 0.0)], [scores(200, 0.0, seed=4)])
     assert nothing.low == -np.inf and nothing.high <= 1.0
 
