@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calib_utils import claims, runner
+from calib_utils import claims, lifecycle, runner
 from calib_utils import metrics as M
 from calib_utils.claims import CLAIMS, COLUMNS, KINDS, QUANTITIES, VERDICTS, Bound, Condition, Effect, rows, rules
 from calib_utils.config import ROOT, STUDIES
@@ -275,7 +275,7 @@ def test_rows_replace_their_own_kind_and_leave_the_others(tmp_path):
     assert (found["base-concise"]["plug_in"], found["base-concise"]["floor"]) == ("0.0600", "0.0500")
     text = (tmp_path / "claims.md").read_text(encoding="utf-8")
     assert "0.0200 [0.0000, 0.0400], n = 480; plug-in 0.0600; noise floor 0.0500" in text
-    assert text.count("\n| **") == 2
+    assert claims.legend() in text and text.count("\n| **base") == 0 and text.count("\n| **Base") == 2
 
 
 def test_claims_of_papers_and_extensions_stand_in_tables_of_their_own(tmp_path):
@@ -358,6 +358,13 @@ def test_the_run_is_the_commit_of_the_code(monkeypatch):
     assert row("released-aligned", YES)["run"] == "0123456+"
     monkeypatch.setattr(rows.manifest, "of_code", lambda: {"commit": "0123456789abcdef", "dirty": False})
     assert row("released-aligned", YES)["run"] == "0123456"
+
+
+def test_the_lifecycle_is_decided_on_the_papers_three_tasks():
+    assert lifecycle.TASKS[:3] == claims.TASKS
+    for claim in CLAIMS.values():
+        if claim.notebook == "06_lifecycle":
+            assert tuple(condition.name for condition in claim.conditions) == claims.TASKS
 
 
 def cells_of_claims():

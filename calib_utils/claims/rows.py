@@ -29,6 +29,7 @@ NUMBERS = tuple(
     "limit margin paper_low paper_high value ci_low ci_high plug_in floor n n_decides".split()
 )  # every other column is text
 OF_A_RUN = ("rule_commit", "run")  # commits: they tell where a row comes from, and are no result
+SHOWN = "id kind value ci_low ci_high plug_in floor n verdict n_decides conditions rule".split()  # in a notebook
 FILES = ("claims.csv", "claims.md")
 _DIRTY = "+"  # behind a commit: what ran, or the rule, was changed since
 
@@ -163,12 +164,24 @@ def record_claims(rows: list[dict], folder: str | Path, replacing: str = "") -> 
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def legend() -> str:
+    """What the verdicts mean, as a Markdown table."""
+    meanings = {
+        "reproduced": "the 95 % interval lies on the claim's side, and every condition holds",
+        "partly": "so, but the effect is below the margin or the paper's smallest figure, or a condition fails",
+        "refuted": "the interval excludes the claim: an effect as large as its margin, or its tolerance",
+        "undecided": "neither; the row says how many questions would decide, at 80 % power at the claim's margin",
+    }
+    lines = [f"| **{name}** | {meanings[name]} |" for name in VERDICTS]
+    return "\n".join(["| verdict | when |", "| --- | --- |", *lines])
+
+
 def _markdown(rows: list[dict]) -> str:
     about = (
         "Made from `claims.csv`; the rules are code, in `calib_utils/claims/`. *Rule* and *run* name commits: the "
         "last that touched the rule, and that of the run."
     )
-    return "\n".join(["# Claims", "", about, "", tables(rows)]) + "\n"
+    return "\n".join(["# Claims", "", about, "", legend(), "", tables(rows)]) + "\n"
 
 
 _TITLES = {"paper": "Claims of the papers", "extension": "Extensions of this project"}
