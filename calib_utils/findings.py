@@ -14,6 +14,8 @@ import pandas as pd
 SEARCHES = resources.files("calib_utils") / "search"
 _IN_WORDS = {"partly": "partly reproduced"}  # every other verdict is a phrase already
 _ABOUT = {"profile": "profile", "model": "model", "dataset": "data"}
+_OF_KIND = {"paper": ("claim of the papers", "claims of the papers"), "extension": ("extension", "extensions")}
+_OF_ANY = ("claim", "claims")
 
 
 def summary(rows: pd.DataFrame | Iterable[Mapping]) -> str:
@@ -24,9 +26,9 @@ def summary(rows: pd.DataFrame | Iterable[Mapping]) -> str:
     Parameters
     ----------
     rows : of `claims.claim_row` or `claims.csv`; claim, verdict and value are needed, every other column may be
-        missing or empty. Columns that are known here: ci_low, ci_high, n, seeds, profile, model, dataset, conditions,
-        rule, paper_value, quantity (what the value is), kind (paper, or whose statement it is), n_decides (the number
-        of questions that would decide the claim).
+        missing or empty. Columns that are known here: ci_low, ci_high, plug_in and floor (of errors), n, seeds,
+        profile, model, dataset, conditions, rule, quantity (what the value is, if the rule does not say it),
+        paper_value, kind (paper, or whose statement it is), n_decides (the number of questions that would decide).
 
     Raises ValueError if there are no rows.
     """
@@ -39,18 +41,42 @@ def summary(rows: pd.DataFrame | Iterable[Mapping]) -> str:
 
 
 def counts(rows: pd.DataFrame | Iterable[Mapping]) -> str:
-    """`4 claims: 2 partly reproduced, 2 not reproduced.`, kinds of claims apart; the most frequent verdict first.
+    """Such as "4 claims of the papers: 2 refuted, 2 undecided; 1 extension: 1 reproduced.", the most frequent first.
 
     Raises ValueError if there are no rows.
     """
     rows = _records(rows)
-    kinds = dict.fromkeys(_text(row, "kind") for row in rows)
+    kinds = dict.fromkeys([*_OF_KIND, *(_text(row, "kind") for row in rows)])
+    of_kind = {kind: [row for row in rows if _text(row, "kind") == kind] for kind in kinds}
     told = []
-    for kind in kinds:
-        found = Counter(_verdict(row) for row in rows if _text(row, "kind") == kind)
-        name = f"{found.total()} claim{'s' if found.total() > 1 else ''}" + (f" ({kind})" if kind else "")
-        told.append(f"{name}: {', '.join(f'{n} {verdict}' for verdict, n in found.most_common())}")
+    for kind, found in of_kind.items():
+        if found:
+            one, several = _OF_KIND.get(kind, _OF_ANY)
+            told.append(f"{len(found)} {several if len(found) > 1 else one}: {_counted(found)}")
     return "; ".join(told) + "."
+
+
+def _counted(rows: list[Mapping]) -> str:
+    return ", ".join(f"{n} {verdict}" for verdict, n in Counter(map(_verdict, rows)).most_common())
+
+
+def headline(rows: pd.DataFrame | Iterable[Mapping]) -> str:
+    """One sentence for a reader: how many claims have which verdict, kinds apart, and which of the papers' hold.
+
+    Raises ValueError if there are no rows.
+    """
+    rows = _records(rows)
+    told = counts(rows).removesuffix(".")
+    models = list(dict.fromkeys(_text(row, "model") for row in rows if _text(row, "model")))
+    where = f" on {_listed(models)}" if models else ""
+    held = [row for row in rows if _text(row, "kind") != "extension" and row["verdict"] == "reproduced"]
+    which = _listed([f"*{_text(row, 'claim')}*" for row in held])
+    return f"**Measured here{where}: {told}.**" + (f" What reproduces of the papers: {which}." if held else "")
+
+
+def _listed(names: list[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def ordering(table: pd.DataFrame, label: str | list[str], quantity: str) -> str:
@@ -58,8 +84,8 @@ def ordering(table: pd.DataFrame, label: str | list[str], quantity: str) -> str:
 
     Parameters
     ----------
-    table : rows of one metric, columns `label` (one or several), value, low, high, n. A row without a value (NaN) is
-        not counted.
+    table : rows of one metric, columns `label` (one or several), value, low, high, n, and floor (of errors). A row
+        without a value (NaN) is not counted.
     quantity : what the values are, for a reader.
 
     Raises ValueError if no row has a value.
@@ -68,7 +94,11 @@ def ordering(table: pd.DataFrame, label: str | list[str], quantity: str) -> str:
     if rows.empty:
         raise ValueError(f"there is no value of {quantity!r}; give a table with at least one row that has one")
     names = rows[[label] if isinstance(label, str) else label].astype(str).agg(", ".join, axis=1)
-    intervals = [_interval(*ends) for ends in zip(rows["value"], rows["low"], rows["high"], strict=True)]
+    floors = rows["floor"] if "floor" in rows else [None] * len(rows)
+    intervals = [
+        _interval(*ends) + _beside(noise_floor=floor)
+        for *ends, floor in zip(rows["value"], rows["low"], rows["high"], floors, strict=True)
+    ]
     asked = sorted(set(rows["n"].astype(int)))
     line = f"- **{quantity}** (n = {asked[0]:,}" + (f" to {asked[-1]:,})" if len(asked) > 1 else ")")
     if len(rows) == 1:
@@ -115,8 +145,9 @@ def _sentence(row: Mapping, own: Iterable[str]) -> str:
     sentence = (
         f"**{row['claim']}** - {_verdict(row)}: {_interval(*(_text(row, c) for c in ('value', 'ci_low', 'ci_high')))}"
     )
-    if quantity := _text(row, "quantity") or _before_the_rule(_text(row, "rule")):
+    if quantity := _before_the_rule(_text(row, "rule")) or _text(row, "quantity"):
         sentence += f" for {quantity}"
+    sentence += _beside(plug_in=row.get("plug_in"), noise_floor=row.get("floor"))
     seeds = _text(row, "seeds")
     about = [f"n = {_whole(row, 'n')}"] if _text(row, "n") else []
     about += [f"seed{'s' if ' ' in seeds else ''} {seeds}"] if seeds else []
@@ -139,7 +170,7 @@ def _unmet(conditions: str) -> list[str]:
     told = []
     for answer, names in by_answer.items():
         plural = len(names) > 1
-        all_of_them = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        all_of_them = _listed(names)
         if answer == "no":
             verb = "do not hold" if plural else "does not hold"
         else:
@@ -158,7 +189,14 @@ def _before_the_rule(rule: str) -> str:
 def _interval(value, low, high) -> str:
     """`0.044 [0.011, 0.085]`; the value alone where there is no interval."""
     ends = [_number(end) for end in (low, high) if end != "" and not pd.isna(end)]
-    return _number(value) + (f" [{', '.join(ends)}]" if len(ends) == 2 else "")
+    at = "no value" if value == "" or pd.isna(value) else _number(value)
+    return at + (f" [{', '.join(ends)}]" if len(ends) == 2 else "")
+
+
+def _beside(**numbers) -> str:
+    """`, noise floor 0.031` for what there is."""
+    there = {name: number for name, number in numbers.items() if number not in (None, "") and not pd.isna(number)}
+    return "".join(f", {name.replace('_', ' ')} {_number(number)}" for name, number in there.items())
 
 
 def _number(value) -> str:

@@ -1,13 +1,16 @@
-"""Where the project's files are: the package, the clone it may lie in, and the folder that holds `notebooks/`."""
+"""Where the project's files are: the package, the clone and the commit it may lie in, the folder of `notebooks/`."""
 
 from __future__ import annotations
 
+import functools
 import os
+import subprocess
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 NOTEBOOK_NAMES = "[0-9][0-9]_*.ipynb"
 _VARIABLE = "CALIB_UTILS_HOME"
+_CODE = ("calib_utils", "notebooks", ":(glob)requirements*.txt", "pyproject.toml")
 
 
 def checkout() -> Path | None:
@@ -49,3 +52,24 @@ def environment() -> dict[str, str]:
     paths = [str(checkout() or ""), os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(filter(None, paths))
     return {_VARIABLE: str(ROOT), **({"PYTHONPATH": path} if path else {})}
+
+
+def git(*words: str) -> str | None:
+    """What git answers in the clone that the package lies in; None without a clone, git or a history."""
+    if (clone := checkout()) is None:
+        return None
+    try:
+        done = subprocess.run(["git", *words], cwd=clone, capture_output=True, text=True, check=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+@functools.cache
+def of_code() -> dict:
+    """Git commit and whether code, notebooks or requirements differ from it; None for an installed wheel.
+
+    The repository that a user keeps notebooks in says nothing about this code.
+    """
+    changes = git("status", "--porcelain", "--", *_CODE)
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}

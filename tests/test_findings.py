@@ -70,8 +70,8 @@ def test_no_text_of_a_notebook_holds_a_measurement_or_a_verdict(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_notebook_shows_what_its_own_rows_say(path):
     sources = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    shown = "counts(claims)" if path.stem == "08_claims" else "display(Markdown(summary(rows)))"
-    recorded = "read_csv" if path.stem == "08_claims" else "record_claims"
+    shown = "counts(rows)" if path.stem == "08_claims" else "display(Markdown(summary(rows)))"
+    recorded = "claims.read_claims" if path.stem == "08_claims" else "record_claims"
     (said,) = [i for i, source in enumerate(sources) if shown in source]
     assert max(i for i, source in enumerate(sources) if recorded in source) < said
     assert len(sources[said].splitlines()) <= 8
@@ -125,14 +125,37 @@ def test_columns_that_rows_may_have():
         "kind": "paper",
     }
     assert findings.summary([row]).splitlines()[-1] == (
-        "- **DPO makes the model overconfident** - undecided: 0.044 [0.011, 0.085] for signed gap, DPO minus SFT "
+        "- **DPO makes the model overconfident** - undecided: 0.044 [0.011, 0.085] for smECE minus that of SFT "
         "(n = 408, seeds 0 1). About 1,250 questions would decide it. The paper: clearly not calibrated."
     )
     rows = [row, row | {"verdict": "refuted"}, row | {"verdict": "refuted"}, row | {"kind": "extension"}]
-    assert findings.counts(rows) == "3 claims (paper): 2 refuted, 1 undecided; 1 claim (extension): 1 undecided."
+    told = "3 claims of the papers: 2 refuted, 1 undecided; 1 extension: 1 undecided"
+    assert findings.counts(rows) == findings.counts(rows[::-1]) == f"{told}."
+    assert findings.counts([row]) == "1 claim of the papers: 1 undecided."
+    assert findings.headline(rows) == f"**Measured here on gemma-3-270m: {told}.**"
 
 
-def test_a_rule_that_names_no_quantity_gives_none():
+def test_the_headline_names_what_reproduces_of_the_papers_and_where():
+    held = ROW | {"kind": "paper"}
+    rows = [held, held | {"claim": "SFT keeps", "model": "other"}, held | {"claim": "ours", "kind": "extension"}]
+    assert findings.headline(rows) == (
+        "**Measured here on gemma-3-270m and other: 2 claims of the papers: 2 reproduced; 1 extension: 1 "
+        "reproduced.** What reproduces of the papers: *DPO makes the model overconfident* and *SFT keeps*."
+    )
+    with pytest.raises(ValueError, match="there are no claim rows"):
+        findings.headline([])
+
+
+def test_an_error_stands_beside_its_plug_in_value_and_noise_floor():
+    error = sentence(plug_in="0.0612", floor="0.0523", rule="smECE of DPO: reproduced if it is low")
+    assert "reproduced: 0.044 [0.011, 0.085] for smECE of DPO, plug in 0.061, noise floor 0.052 (n = 408" in error
+    assert "floor" not in sentence(plug_in="", floor=float("nan"))
+    unbounded = sentence(value="", ci_low="-inf", ci_high="0.5000", rule="")
+    assert "reproduced: no value [-inf, 0.500] (n = 408" in unbounded
+
+
+def test_a_rule_that_names_no_quantity_leaves_it_to_the_column():
+    assert "[0.011, 0.085] for signed gap (n" in sentence(rule="reproduced if above 0", quantity="signed gap")
     assert "- reproduced: 0.044 [0.011, 0.085] (n = 408" in sentence(rule="reproduced if smECE <= 0.05: always")
 
 
@@ -148,7 +171,7 @@ def test_rows_of_a_table_read_as_rows_of_claims():
     table = pd.read_csv(ROOT / "figures" / "claims.csv")
     text = findings.summary(table)
     assert text.count("\n- **") == len(table) and "nan" not in text
-    assert text.startswith(f"{len(table)} claims") or "(paper)" in text
+    assert sum(map(int, re.findall(r"(\d+) (?:claim|extension)s?", text.splitlines()[0]))) == len(table)
     with pytest.raises(ValueError, match="there are no claim rows; run the cells"):
         findings.summary(table[:0])
 
@@ -166,6 +189,11 @@ def test_the_order_of_a_table():
     assert findings.ordering(table, "model", "Gap") == (
         "- **Gap** (n = 102 to 408): lowest for base, no examples (-0.200 [-0.300, -0.100]), highest for DPO "
         "(0.104 [0.050, 0.150]); between them SFT 0.060"
+    )
+    floors = table.assign(floor=[0.05, 0.04, None, None])
+    assert findings.ordering(floors[:2], "model", "smECE").endswith(
+        "lowest for SFT (0.060 [0.040, 0.070], noise floor 0.050), highest for DPO (0.104 [0.050, 0.150], noise "
+        "floor 0.040)"
     )
     assert findings.ordering(table[:2], "model", "Gap") == (
         "- **Gap** (n = 408): lowest for SFT (0.060 [0.040, 0.070]), highest for DPO (0.104 [0.050, 0.150])"

@@ -16,7 +16,7 @@ LAYERS = (
     ("errors", "text"),
     ("types", "home"),
     ("storage",),
-    ("files", "config"),
+    ("config",),
     ("data", "models", "metrics"),
     ("prompts", "semantics", "sampling", "plots", "claims", "findings"),
     ("records",),

@@ -7,6 +7,7 @@ kind; the kind decides the interval (`metrics.intervals`).
 from calib_utils.metrics.curves import confidence_histogram as confidence_histogram
 from calib_utils.metrics.curves import reliability_curve as reliability_curve
 from calib_utils.metrics.curves import risk_coverage as risk_coverage
+from calib_utils.metrics.estimates import average as average
 from calib_utils.metrics.estimates import contrast as contrast
 from calib_utils.metrics.estimates import evaluate as evaluate
 from calib_utils.metrics.estimates import evaluate_classwise as evaluate_classwise
@@ -27,4 +28,5 @@ from calib_utils.metrics.tables import compare as compare
 from calib_utils.metrics.tables import confidence_bias as confidence_bias
 from calib_utils.metrics.tables import mean_by as mean_by
 from calib_utils.metrics.tables import stack as stack
+from calib_utils.metrics.tables import wide as wide
 from calib_utils.types import Estimate as Estimate

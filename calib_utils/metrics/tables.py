@@ -50,6 +50,23 @@ def compare(
     return pd.DataFrame(rows)
 
 
+def wide(table: pd.DataFrame, index: str | list[str]) -> pd.DataFrame:
+    """The values of `compare`, a column per metric, beside every calibration error its noise floor.
+
+    Rows and metrics stay in the order of `table`.
+    """
+    by = [index] if isinstance(index, str) else list(index)
+    values = table.pivot(index=by, columns="metric", values="value")
+    floors = table.pivot(index=by, columns="metric", values="floor")
+    columns = {}
+    for metric in dict.fromkeys(table["metric"]):
+        columns[metric] = values[metric]
+        if floors[metric].notna().any():
+            columns[f"{metric}, noise floor"] = floors[metric]
+    rows = table[by].drop_duplicates()
+    return pd.DataFrame(columns).loc[rows[by[0]] if len(by) == 1 else pd.MultiIndex.from_frame(rows)]
+
+
 def confidence_bias(
     tables: Mapping[object, pd.DataFrame],
     truth: pd.DataFrame,

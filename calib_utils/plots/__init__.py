@@ -1,6 +1,7 @@
 """Plots: pictures of numbers that were computed before. No computing, no files but those of `save`."""
 
 from calib_utils.plots.diagrams import STYLE as STYLE
+from calib_utils.plots.diagrams import claims as claims
 from calib_utils.plots.diagrams import confidence_histogram as confidence_histogram
 from calib_utils.plots.diagrams import coverage as coverage
 from calib_utils.plots.diagrams import grid as grid

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from calib_utils.metrics import METRICS
 from calib_utils.types import Estimate
@@ -63,7 +66,10 @@ def reliability_diagram(
 
 
 def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0", offset: float = 0.0, name=None):
-    """Values with 95 % intervals, one row per line of `table` (columns `label`, value, low, high, n)."""
+    """Values with 95 % intervals, one row per line of `table` (columns `label`, value, low, high, n).
+
+    A column floor, the noise floor of errors, is drawn as ticks.
+    """
     _has_rows(table, "intervals")
     ax = plt.gca() if ax is None else ax
     y = np.arange(len(table)) + offset
@@ -71,6 +77,9 @@ def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0",
     ax.errorbar(table["value"], y, xerr=errors, fmt="o", color=color, markersize=4, elinewidth=1.4, label=name)
     names = [f"{_readable(row)}  (n = {n})" for row, n in zip(table[label], table["n"], strict=True)]
     ax.set_yticks(np.arange(len(table)), names)
+    if _has_floor(table):
+        ax.plot(table["floor"], y, "|", color=color, markersize=9, alpha=0.6)
+        xlabel = f"{xlabel}\n(ticks: noise floor)"
     ax.set(xlabel=xlabel, ylim=(len(table) - 0.5, -0.5))
     ax.locator_params(axis="x", nbins=5)
     return ax
@@ -80,7 +89,8 @@ def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, tit
     """Value against `x`, one line per `group`, with 95 % intervals (columns value, low, high).
 
     The lines are set apart sideways by a hair, so that intervals at the same `x` stay readable. There is a tick at
-    every value of `x`, and a line at 0 where values change sign. With `log` the axis of `x` is logarithmic.
+    every value of `x`, and a line at 0 where values change sign. With `log` the axis of `x` is logarithmic. A column
+    floor, the noise floor of errors, is drawn dotted.
     """
     _has_rows(table, "lines")
     ax = plt.gca() if ax is None else ax
@@ -98,6 +108,8 @@ def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, tit
             markersize=4,
             label=_readable(name),
         )
+        if _has_floor(part):
+            floor_of(ax, part[x], part["floor"], f"C{i}")
     values = sorted(table[x].unique())
     ax.set(xscale="log" if log else "linear", xlabel=xlabel, ylabel=ylabel, title=title)
     ax.set_xticks(values, [f"{value:g}" for value in values])
@@ -108,6 +120,16 @@ def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, tit
         ax.axhline(0, color="0.6", linewidth=1, linestyle="--", zorder=1)
     ax.legend()
     return ax
+
+
+def _has_floor(table: pd.DataFrame) -> bool:
+    return "floor" in table and table["floor"].notna().any()
+
+
+def floor_of(ax, x, floor, color) -> None:
+    """The noise floor of errors at `x`, dotted; it is named once in the legend of `ax`."""
+    named = "noise floor" in ax.get_legend_handles_labels()[1]
+    ax.plot(x, floor, ":", color=color, linewidth=1, alpha=0.7, label=None if named else "noise floor")
 
 
 def confidence_histogram(table: pd.DataFrame, title: str, xlabel: str, ax=None):
@@ -153,6 +175,91 @@ def coverage(table: pd.DataFrame):
         ax.set_xlabel("share of intervals that\nhold the true value")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+_VERDICTS = {"reproduced": "C2", "partly": "C4", "refuted": "C1", "undecided": "0.35"}
+_MARKERS = {"paper": "o", "extension": "s"}
+
+
+def claims(table: pd.DataFrame, quantities: Mapping[str, str]):
+    """Every claim with its interval: an axis for each kind of quantity, undecided claims below the decided ones.
+
+    The side of the limit on which a claim lies is shaded. A thick grey line is the range of the paper's figures.
+
+    Parameters
+    ----------
+    table : columns id, kind, notebook, quantity, side, limit, paper_low, paper_high, value, low, high, floor, n,
+        verdict. Rows of earlier runs may lack the columns after notebook up to paper_high: they stand in an axis of
+        their own.
+    quantities : names of the quantities, in the order of the axes, and what they mean.
+
+    Raises ValueError for a table without rows.
+    """
+    _has_rows(table, "claims")
+    known = [name for name in quantities if (table["quantity"] == name).any()]
+    others = sorted(set(table["quantity"]) - set(known))
+    parts = [table[table["quantity"] == name] for name in [*known, *others]]
+    heights = [len(part) + 3 for part in parts]
+    figure, axes = plt.subplots(
+        len(parts), 1, figsize=(8.5, 0.27 * sum(heights)), squeeze=False, layout="constrained", height_ratios=heights
+    )
+    for ax, name, part in zip(axes[:, 0], [*known, *others], parts, strict=True):
+        _axis_of_claims(ax, part, quantities.get(name, name or "as the rule says (earlier runs)"))
+    shown = [verdict for verdict in _VERDICTS if (table["verdict"] == verdict).any()]
+    handles = [Line2D([], [], color=_VERDICTS[verdict], marker="o", linestyle="", label=verdict) for verdict in shown]
+    handles += [
+        Line2D(
+            [], [], color="0.3", marker=marker, linestyle="", label=f"of {kind}s" if kind == "paper" else f"{kind}s"
+        )
+        for kind, marker in _MARKERS.items()
+        if (table["kind"] == kind).any()
+    ]
+    handles.append(Patch(color=_SIDE, label="the claim's own side"))
+    if table["paper_low"].notna().any():
+        handles.append(Line2D([], [], color="0.55", linewidth=4, label="the paper's figures"))
+    if table["floor"].notna().any():
+        handles.append(Line2D([], [], color="0.3", marker="|", linestyle="", label="noise floor"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+_SIDE = "#e8eef3"
+
+
+def _axis_of_claims(ax, part: pd.DataFrame, name: str) -> None:
+    open_ones = part["verdict"] == "undecided"
+    rows = pd.concat([part[~open_ones], part[open_ones]])
+    left, right = _reach(rows[["value", "low", "high", "limit", "paper_low", "paper_high", "floor"]])
+    for y, (_, row) in enumerate(rows.iterrows()):
+        if row["side"] in ("above", "below"):
+            end = right if row["side"] == "above" else left
+            ax.barh(y, end - row["limit"], left=row["limit"], height=0.8, color=_SIDE, zorder=0)
+            ax.plot([row["limit"]] * 2, [y - 0.4, y + 0.4], color="0.6", linewidth=1, zorder=1)
+        if pd.notna(row["paper_low"]):
+            width = 0.004 * (right - left)  # a single figure is seen too
+            ends = row["paper_low"] - width, row["paper_high"] + width
+            ax.plot(ends, [y + 0.25] * 2, color="0.55", linewidth=4, solid_capstyle="butt", zorder=1)
+        color = _VERDICTS.get(row["verdict"], "C0")
+        ax.plot(np.clip([row["low"], row["high"]], left, right), [y, y], color=color, linewidth=1.6)
+        face = "white" if row["verdict"] == "undecided" else color
+        marker = _MARKERS.get(row["kind"], "o")
+        ax.plot(row["value"], y, marker, color=color, markerfacecolor=face, markersize=5)
+        ax.plot(row["floor"], y, "|", color="0.3", markersize=9)
+    decided = len(part) - int(open_ones.sum())
+    if 0 < decided < len(part):
+        ax.axhline(decided - 0.5, color="0.3", linewidth=0.8, linestyle=":")
+    if decided < len(part):
+        ax.text(1.01, decided, "undecided", transform=ax.get_yaxis_transform(), fontsize=8, va="center", color="0.35")
+    ax.set_yticks(range(len(rows)), [f"{row.notebook[:2]} {row.id}  (n = {row.n:.0f})" for row in rows.itertuples()])
+    ax.set(xlim=(left, right), ylim=(len(rows) - 0.5, -0.5), xlabel=name)
+
+
+def _reach(numbers: pd.DataFrame) -> tuple[float, float]:
+    """Ends of an axis that shows all finite numbers, and 0."""
+    found = numbers.to_numpy(dtype=float)
+    found = np.append(found[np.isfinite(found)], 0.0)
+    space = 0.05 * (found.max() - found.min()) or 0.05
+    return float(found.min() - space), float(found.max() + space)
 
 
 def _readable(name: object) -> str:

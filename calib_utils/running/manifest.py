@@ -10,7 +10,6 @@ import platform
 import re
 import resource
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from calib_utils import home, storage
 from calib_utils.errors import ConfigError
 from calib_utils.home import ROOT
 
-_CODE = ("calib_utils", "notebooks", ":(glob)requirements*.txt", "pyproject.toml")
 _DISTRIBUTION = "calib-utils"
 _MAXRSS = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere, in GiB
 
@@ -65,24 +63,6 @@ def _placed(about: dict) -> dict:
     """A folder of the project by its path from the project's root: the same on every machine."""
     path = Path(about["model"])
     return {**about, "model": path.relative_to(ROOT).as_posix()} if path.is_relative_to(ROOT) else about
-
-
-@functools.cache
-def of_code() -> dict:
-    """Git commit and whether code, notebooks or requirements differ from it; None for an installed wheel."""
-    clone = home.checkout()
-    if clone is None:  # the repository that a user keeps notebooks in says nothing about this code
-        return {"commit": None, "dirty": None}
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=clone, capture_output=True, text=True, check=True, timeout=30)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    changes = git("status", "--porcelain", "--", *_CODE)
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
 @functools.cache

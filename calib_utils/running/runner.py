@@ -189,7 +189,7 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
             "notebook": notebook.stem,
             "profile": profile,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            **manifest.of_code(),
+            **home.of_code(),
             "digest": manifest.digest(notebook),
             "parameters": full,
             "data": manifest.of_data(full),

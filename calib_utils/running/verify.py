@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from calib_utils import storage
+from calib_utils import claims, storage
 
 EXACT = 2e-5  # relative: figures hold six significant digits, claims four decimals
 COLUMNS = ("file", "what", "expected", "obtained", "tolerance", "passed")
@@ -19,8 +19,8 @@ def prepare(committed: Path, folder: Path, notebooks: list[str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if (committed / "claims.csv").is_file():
-        claims = pd.read_csv(committed / "claims.csv", dtype=str, keep_default_na=False)
-        others = claims[~claims["notebook"].isin(notebooks)]
+        rows = pd.read_csv(committed / "claims.csv", dtype=str, keep_default_na=False)
+        others = rows[~rows["notebook"].isin(notebooks)]
         storage.publish(folder / "claims.csv", others.to_csv(index=False, lineterminator="\n"))
 
 
@@ -32,17 +32,18 @@ def compare(expected: Path, obtained: Path, exact: bool, notebook: str = "") -> 
     With `exact` (`same_class`) a difference is allowed in the last digit only. Otherwise draws and weights differ,
     and the bounds of sampling hold: for a claim the distance from its value to the farther end of its committed
     interval, for other numbers 0.05 up to 1 and 5 % beyond. Texts must be equal; verdicts and conditions that are not
-    get a row without a tolerance, which passes unless `exact`.
+    get a row without a tolerance, which passes unless `exact`. The commits of a claim's row are no result.
     """
     missing = [path for path in (expected, obtained) if not path.is_file()]
     if missing:
         there = ["missing" if path in missing else "there" for path in (expected, obtained)]
         return [_row(expected, "file", *there, 0, False)]
-    claims = expected.name == "claims.csv"
-    text = {"seeds": str} if claims else None  # "0" is the name of a seed
+    of_claims = expected.name == "claims.csv"
+    text = {"seeds": str} if of_claims else None  # "0" is the name of a seed
     old, new = (pd.read_csv(path, dtype=text) for path in (expected, obtained))
-    if claims:
-        old, new = (t[t["notebook"] == notebook].reset_index(drop=True) for t in (old, new))
+    if of_claims:
+        own = (table[table["notebook"] == notebook].reset_index(drop=True) for table in (old, new))
+        old, new = (table.drop(columns=list(claims.OF_A_RUN), errors="ignore") for table in own)
     if list(old.columns) != list(new.columns) or len(old) != len(new):
         return [_row(expected, "shape", f"{old.shape}", f"{new.shape}", 0, False)]
     rows = []
@@ -53,15 +54,18 @@ def compare(expected: Path, obtained: Path, exact: bool, notebook: str = "") -> 
             for at in np.flatnonzero((before.fillna("") != after.fillna("")).to_numpy()):
                 rows.append(_row(expected, f"{column}, row {at}", before[at], after[at], np.nan if free else 0, free))
             continue
+        if column == "n_decides" and not exact:
+            continue  # goes with the verdict
         size = before.abs()
         if exact:
             allowed = EXACT * size + 1e-12
-        elif claims:
+        elif of_claims:
             allowed = np.maximum(old["ci_high"] - old["value"], old["value"] - old["ci_low"]).clip(lower=0)
         else:
             allowed = 0.05 * size.clip(lower=1)
         allowed = allowed.fillna(0.0)
-        gap = (after - before).abs().where(before.notna() | after.notna(), 0.0).fillna(np.inf)
+        same = (before == after) | (before.isna() & after.isna())  # an end of an interval may be infinite
+        gap = (after - before).abs().where(~same, 0.0).fillna(np.inf)
         at = int((gap - allowed).argmax())
         passed = bool((gap <= allowed).all())
         rows.append(_row(expected, f"{column}, row {at}", before[at], after[at], float(allowed[at]), passed))

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from calib_utils import prompts, records, semantics
+from calib_utils.data import entity
 from calib_utils.models import LanguageModel, encode, needs_weights
 from calib_utils.semantics import classes, right_class
 from calib_utils.types import Collapse, Question, Record, SamplingConfig
@@ -120,8 +121,8 @@ def generated(answers: Sequence[Record], collapse: Collapse) -> pd.DataFrame:
     """Facts generation: the greedy answer, its exact probability, and whether it means the reference.
 
     confidence = product over the answer's tokens of p(token | before), the token that ends it included; `answers`
-    hold one greedy completion each (temperature 0). One row per record: question_id, relation, answer, confidence
-    in [0, 1], correct.
+    hold one greedy completion each (temperature 0). One row per record: question_id, entity, relation, answer,
+    confidence in [0, 1], correct.
 
     Raises ValueError for records with several completions.
     """
@@ -135,6 +136,7 @@ def generated(answers: Sequence[Record], collapse: Collapse) -> pd.DataFrame:
         rows.append(
             {
                 "question_id": record.question.id,
+                "entity": entity(record.question),
                 "relation": record.question.relation,
                 "answer": answer.text.strip(),
                 "confidence": min(float(np.exp(answer.logprob)), 1.0),

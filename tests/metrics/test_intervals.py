@@ -136,12 +136,33 @@ def test_facts_about_one_entity_share_it_and_other_questions_stand_for_themselve
     assert table["entity"].tolist() == ["country:AD"]
 
 
+def test_an_average_over_tasks_covers_whatever_the_correlation_between_them():
+    one, two = M.Estimate(0.3, 0.2, 0.5, 200, 0.32, 0.1), M.Estimate(0.1, 0.0, 0.1, 100, 0.14, 0.3)
+    assert M.average([one, two]) == M.Estimate(0.2, 0.1, 0.3, 100, pytest.approx(0.23), 0.2)
+    assert M.average([one]) == one
+    rng = np.random.default_rng(0)
+    for alike in (1.0, 0.5, 0.0, -0.5):
+        errors = rng.multivariate_normal([0, 0], [[1, alike], [alike, 1]], 4000)
+        found = [M.average([M.Estimate(e, e - Z, e + Z, 9) for e in pair]) for pair in errors]
+        held = np.mean([estimate.low < 0 < estimate.high for estimate in found])
+        assert held > 0.94 and (alike < 1 or held < 0.96)
+    with pytest.raises(ValueError, match="no estimates to average"):
+        M.average([])
+
+
 def test_a_relative_reduction_is_one_less_the_ratio():
     before, after = scores(4000, 0.2), scores(4000, 0.1, seed=0)
     found = M.relative_reduction([before], [after])
     assert found.low < 0.5 < found.high and abs(found.value - 0.5) < 0.05 and width(found) < 0.25
     same = M.relative_reduction([before], [before])
     assert (same.value, same.low, same.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-3)
+    lucky = scores(400, 0.0, seed=88)  # of these outcomes even calibrated ones seldom read less
+    assert (
+        M._part("ece_equal_width_10", *M.checked(lucky["confidence"], lucky["correct"]), np.arange(400), 200, 0).high
+        < 0
+    )
+    perfect = M.relative_reduction([scores(400, 0.2)], [lucky], n_boot=200)
+    assert (perfect.value, perfect.low, perfect.high) == (1.0, 1.0, 1.0)
     nothing = M.relative_reduction([scores(200, 0.0)], [scores(200, 0.0, seed=4)])
     assert nothing.low == -np.inf and nothing.high <= 1.0
 

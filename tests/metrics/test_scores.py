@@ -262,3 +262,16 @@ def test_histogram_of_right_and_wrong():
 def test_mean_over_seeds_averages_questions_first():
     tables = [pd.DataFrame({"entropy": [0.0, 2.0]}), pd.DataFrame({"entropy": [1.0, 3.0]})]
     assert M.mean_over_seeds(tables, "entropy", 50).value == 1.5
+
+
+def test_a_wide_table_shows_the_noise_floor_beside_every_error():
+    rng = np.random.default_rng(0)
+    f = rng.random(60)
+    one = pd.DataFrame({"question_id": range(60), "confidence": f, "correct": (rng.random(60) < f).astype(float)})
+    table = M.compare({("b", 2): one, ("a", 1): one}, ["model", "k"], ["accuracy", "smece"], n_boot=50)
+    found = M.wide(table, ["model", "k"])
+    assert list(found.columns) == ["accuracy", "smece", "smece, noise floor"]
+    assert list(found.index) == [("b", 2), ("a", 1)] and found.notna().all(axis=None)
+    assert (found["smece, noise floor"] == table.loc[table["metric"] == "smece", "floor"].to_numpy()).all()
+    single = M.wide(table[table["model"] == "a"], "model")
+    assert list(single.index) == ["a"] and single["accuracy"].iloc[0] == one["correct"].mean()

@@ -40,6 +40,63 @@ def test_intervals_and_lines_draw_every_row_with_its_n():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
 
 
+def test_noise_floors_stand_beside_errors():
+    table = pd.DataFrame(
+        {"m": [5, 10], "value": [0.2, 0.4], "low": [0.1, 0.3], "high": [0.3, 0.6], "n": 5, "floor": [0.15, 0.11]}
+    ).assign(who=["a", "b"])
+    ax = plots.intervals(table, "who", "smECE", plt.figure().add_subplot())
+    assert list(ax.lines[-1].get_xdata()) == [0.15, 0.11] and ax.get_xlabel() == "smECE\n(ticks: noise floor)"
+    ax = plots.lines(table, "m", "who", "M", "smECE", ax=plt.figure().add_subplot())
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["noise floor", "a", "b"]
+    assert [list(line.get_ydata()) for line in ax.lines if line.get_linestyle() == ":"] == [[0.15], [0.11]]
+    without = plots.intervals(table.assign(floor=np.nan), "who", "accuracy", plt.figure().add_subplot())
+    assert without.get_xlabel() == "accuracy"
+
+
+def claim(name, quantity, verdict, **other):
+    row = {"id": name, "kind": "paper", "notebook": "02_x", "quantity": quantity, "side": "above", "limit": 0.0}
+    row |= {
+        "paper_low": np.nan,
+        "paper_high": np.nan,
+        "value": 0.1,
+        "low": 0.05,
+        "high": 0.2,
+        "floor": np.nan,
+        "n": 9,
+    }
+    return row | {"verdict": verdict} | other
+
+
+def test_claims_have_an_axis_per_quantity_their_own_side_and_the_paper_beside():
+    table = pd.DataFrame(
+        [
+            claim("open", "gap", "undecided", low=-0.1),
+            claim("shown", "gap", "reproduced"),
+            claim("low", "error", "refuted", side="below", limit=0.05, floor=0.04, kind="extension"),
+            claim("much", "share", "partly", low=-np.inf, value=np.nan, paper_low=0.3, paper_high=0.6),
+            claim("earlier", "", "not reproduced", side="", limit=np.nan, kind=""),
+        ]
+    )
+    figure = plots.claims(table, {"error": "the error", "gap": "the gap", "share": "the share", "none": "nothing"})
+    assert [ax.get_xlabel() for ax in figure.axes] == [
+        "the error", "the gap", "the share", "as the rule says (earlier runs)"
+    ]  # fmt: skip
+    error, gap, share, earlier = figure.axes
+    assert [label.get_text() for label in gap.get_yticklabels()] == ["02 shown  (n = 9)", "02 open  (n = 9)"]
+    (note,) = gap.texts
+    assert (note.get_text(), note.get_position()[1]) == ("undecided", 1) and not error.texts
+    (side,) = error.patches  # all below 0.05
+    assert side.get_x() + side.get_width() == error.get_xlim()[0] and side.get_x() == 0.05
+    assert [patch.get_x() for patch in gap.patches] == [0.0, 0.0] and not earlier.patches
+    (paper,) = [line for line in share.lines if line.get_linewidth() == 4]
+    assert paper.get_xdata() == pytest.approx([0.3, 0.6], abs=0.01)
+    assert min(share.lines[2].get_xdata()) == share.get_xlim()[0]  # an interval without an end runs to the edge
+    assert [list(line.get_xdata()) for line in error.lines if line.get_marker() == "|"] == [[0.04]]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:6] == ["reproduced", "partly", "refuted", "undecided", "of papers", "extensions"]
+    assert names[6:] == ["the claim's own side", "the paper's figures", "noise floor"]
+
+
 def test_the_histogram_shows_both_kinds_with_their_numbers():
     table = metrics.confidence_histogram([0.3, 0.9, 0.95, 0.5], [0, 1, 1, 1], 0.25, 3)
     ax = plots.confidence_histogram(table, "title", "top", plt.figure().add_subplot())
@@ -56,6 +113,7 @@ def test_a_plot_of_nothing_says_so():
         "intervals": lambda: plots.intervals(nothing, "group", ""),
         "lines": lambda: plots.lines(nothing, "x", "group", "", ""),
         "histogram": lambda: plots.confidence_histogram(nothing, "", ""),
+        "claims": lambda: plots.claims(nothing, {}),
     }.items():
         with pytest.raises(ValueError) as caught:
             draw()

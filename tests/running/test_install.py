@@ -158,7 +158,7 @@ class Scratch:
             "one = sorted((home.ROOT / 'notebooks').glob(home.NOTEBOOK_NAMES))[:1]\n"
             "print(json.dumps({'package': str(home.PACKAGE), 'root': str(home.ROOT),\n"
             "  'facts': len(data.load_questions('facts', 'test')), 'style': len(plots.diagrams.plt.rcParams),\n"
-            "  'code': manifest.of_code(), 'versions': manifest.of_environment(),\n"
+            "  'code': home.of_code(), 'versions': manifest.of_environment(),\n"
             "  'data': manifest.of_data({}), 'digest': [manifest.digest(path) for path in one]}))"
         )
         done = self.run("-c", program, cwd=cwd, **variables)

@@ -6,14 +6,14 @@ import pytest
 import torch
 from conftest import tiny_model
 
-from calib_utils import models
+from calib_utils import home, models
 from calib_utils.errors import WriteError
 from calib_utils.home import ROOT
 from calib_utils.running import manifest
 
 
 def test_code_environment_and_data_are_told():
-    code, versions = manifest.of_code(), manifest.of_environment()
+    code, versions = home.of_code(), manifest.of_environment()
     assert len(code["commit"]) == 40 and code["dirty"] in (True, False)
     assert versions["torch"].startswith("2.13.0") and None not in versions.values()
     data = manifest.of_data({"data_path": str(ROOT / "README.md")})

@@ -1,10 +1,11 @@
 import pandas as pd
 import pytest
 
-from calib_utils.claims import claim_row, record_claims
+from calib_utils.claims import COLUMNS, INFORMATIVE, OF_A_RUN, claim_row, record_claims
 from calib_utils.running import verify
 from calib_utils.types import Estimate
 
+INFORMED = {INFORMATIVE: Estimate(0.8, 0.7, 0.9, 90)}
 ABOUT = {"seeds": "0", "profile": "cpu", "model": "m", "dataset": "d"}
 NAME = "01_base_semantic_calibration"
 
@@ -13,7 +14,7 @@ NAME = "01_base_semantic_calibration"
 def folders(tmp_path):
     for name in ("committed", "again"):
         folder = tmp_path / name
-        record_claims([claim_row("base-concise", Estimate(0.04, 0.01, 0.07, 90), **ABOUT)], folder)
+        record_claims([claim_row("base-concise", Estimate(0.04, 0.01, 0.07, 90), INFORMED, **ABOUT)], folder)
         table = pd.DataFrame(
             {"model": ["a", "b"], "value": [0.25, 0.5], "seconds": [100.0, 200.0], "low": [0.1, None]}
         )
@@ -51,7 +52,7 @@ def test_the_tolerance_of_a_claim_is_its_interval(folders):
     change(folders[1], "claims.csv", "0.0690", "0.0710")
     assert not verify.compare_folders(*folders, NAME, False)["passed"].all()
     change(folders[1], "claims.csv", "0.0710", "0.0400")
-    change(folders[1], "claims.csv", ",reproduced,", ",partly,")
+    change(folders[1], "claims.csv", ",undecided,", ",partly,")
     found = verify.compare_folders(*folders, NAME, False)
     assert found["passed"].all() and list(found[found["tolerance"].isna()]["obtained"]) == ["partly"]
     found = verify.compare_folders(*folders, NAME, True)
@@ -83,7 +84,7 @@ def test_seeds_are_names_and_every_table_counts(folders):
 def test_what_was_not_made_again_is_missed(folders):
     verify.prepare(*folders, [NAME])
     found = verify.compare_folders(*folders, NAME, True)
-    assert list(found["obtained"]) == ["missing", "(0, 16)"]
+    assert list(found["obtained"]) == ["missing", f"(0, {len(COLUMNS) - len(OF_A_RUN)})"]
     verify.prepare(*folders, ["02_rl_degradation"])
     assert (verify.compare_folders(*folders, NAME, True)["obtained"] == "missing").sum() == 1
     assert verify.compare_folders(*folders, "08_claims", True).empty  # a notebook without claims or tables

@@ -1,0 +1,48 @@
+"""Claims of notebook 01: base models are semantically calibrated."""
+
+from calib_utils.claims.papers import SEMANTIC
+from calib_utils.claims.rules import ABOVE, BELOW, Bound, Claim, Condition, Effect
+
+NOTEBOOK = "01_base_semantic_calibration"
+INFORMATIVE = "confidence is informative"
+# A constant confidence at the right height passes every bound on an error: it must tell right from wrong as well.
+TELLS_APART = Condition(INFORMATIVE, Effect("AUROC", ABOVE, margin=0.1, null=0.5))
+# The largest smECE that the paper quotes for a base model that it calls calibrated is 0.047.
+CALIBRATED = Bound("error", BELOW, 0.05)
+_FEW_SHOT = (
+    "kept: base model, few-shot, M draws at temperature 1, smECE. Departs: a 4-bit model of 270M parameters (the "
+    "paper's begin at 0.5B), facts of curated relations in place of TriviaQA, SimpleQA and GSM8K"
+)
+
+CLAIMS = (
+    Claim(
+        "base-concise",
+        NOTEBOOK,
+        "Base models are semantically calibrated on question answering, concise answers",
+        "paper",
+        "The paper reports that few-shot base models that answer in a word or phrase are semantically calibrated.",
+        SEMANTIC,
+        "smECE 0.047 (GSM8K, Qwen2.5-7B), 0.031 (GSM8K, gemma-3-27b)",
+        _FEW_SHOT,
+        "smECE of concise answers",
+        CALIBRATED,
+        (TELLS_APART,),
+        paper_low=0.031,
+        paper_high=0.047,
+    ),
+    Claim(
+        "base-sentence",
+        NOTEBOOK,
+        "Base models are semantically calibrated on question answering, answers in a sentence",
+        "paper",
+        "The paper reports that few-shot base models that answer in a sentence are semantically calibrated.",
+        SEMANTIC,
+        "smECE 0.036 (TriviaQA, Mistral-7B), 0.030 (TriviaQA, Qwen2.5-7B)",
+        _FEW_SHOT,
+        "smECE of answers in a sentence",
+        CALIBRATED,
+        (TELLS_APART,),
+        paper_low=0.030,
+        paper_high=0.036,
+    ),
+)
