@@ -13,6 +13,7 @@ _LAZY = {
     "train": "lineage",
     "Trained": "trained",
     "preference_pairs": "rows",
+    "majority_pairs": "rows",
     "undecided": "rows",
     "distractor_pairs": "rows",
     "check_pairs": "rows",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,17 +12,18 @@ from calib_utils import models, prompts, storage
 from calib_utils.errors import TrainingError
 from calib_utils.models import LanguageModel
 from calib_utils.records import collect
-from calib_utils.semantics import class_distribution, classes, right_class
+from calib_utils.semantics import class_distribution, classes, right_class, semantic_confidence
 from calib_utils.text import NO_ANSWER
 from calib_utils.training import pretraining
 from calib_utils.training.stage import Stage
-from calib_utils.types import Collapse, Prompt, Question, Record, Response, SamplingConfig
+from calib_utils.types import Collapse, Completion, Prompt, Question, Record, Response, SamplingConfig
 
 if TYPE_CHECKING:
     pass
 
 
 _DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
+_VOTES = 16  # draws per question that tell which class is the most frequent
 
 
 def preference_pairs(records: Sequence[Record], collapse: Collapse, seed: int = 0) -> list[tuple[Question, str]]:
@@ -35,18 +37,47 @@ def preference_pairs(records: Sequence[Record], collapse: Collapse, seed: int = 
     for record in records:
         question = record.question
         right = right_class(question, collapse, record.reference_ids)
-        wrong = [
-            c
-            for c, name in zip(record.completions, classes(question, record.completions, collapse), strict=True)
-            if name not in (right, NO_ANSWER) and c.finished and c.text.strip()
-        ]
+        wrong = [completion for name, completion in _answered(record, collapse) if name != right]
         if wrong:
-            rng = storage.generator(seed, of=question.id)
-            counts = np.array([c.count for c in wrong])
-            pairs.append((question, wrong[rng.choice(len(wrong), p=counts / counts.sum())].text.strip()))
+            pairs.append((question, _drawn(wrong, storage.generator(seed, of=question.id))))
     if not pairs:
         raise TrainingError("no draw was wrong: there is nothing to reject; take harder or more questions")
     return pairs
+
+
+def majority_pairs(records: Sequence[Record], collapse: Collapse, seed: int = 0) -> list[tuple[Question, str, str]]:
+    """(question, chosen, rejected) per record: an answer of the most frequent class, right or wrong, over another.
+
+    Both are out of the model's own draws, in proportion to how often each was drawn. No reference is looked at. Of
+    classes that are equally frequent the first in the alphabet is chosen, as for the semantic prediction. Questions
+    that were always answered alike, and drafts that end without an answer, give no pair.
+
+    Raises TrainingError when every question was always answered alike.
+    """
+    pairs = []
+    for record in records:
+        answered, votes = _answered(record, collapse), Counter()
+        for name, completion in answered:
+            votes[name] += completion.count
+        if len(votes) > 1:
+            top, rng = semantic_confidence(votes)[0], storage.generator(seed, of=record.question.id)
+            chosen, rejected = ([c for name, c in answered if (name == top) is wanted] for wanted in (True, False))
+            pairs.append((record.question, _drawn(chosen, rng), _drawn(rejected, rng)))
+    if not pairs:
+        raise TrainingError("every question was always answered alike, so that no answer is in the minority")
+    return pairs
+
+
+def _answered(record: Record, collapse: Collapse) -> list[tuple[str, Completion]]:
+    """(class, completion) of what a record's draws hold in whole answers."""
+    named = zip(classes(record.question, record.completions, collapse), record.completions, strict=True)
+    return [(name, c) for name, c in named if name != NO_ANSWER and c.finished and c.text.strip()]
+
+
+def _drawn(completions: Sequence[Completion], rng: np.random.Generator) -> str:
+    """One of the texts, in proportion to how often each was drawn."""
+    counts = np.array([c.count for c in completions])
+    return completions[rng.choice(len(completions), p=counts / counts.sum())].text.strip()
 
 
 def undecided(records: Sequence[Record], collapse: Collapse) -> list[Question]:
@@ -105,12 +136,16 @@ def _option_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
 
 
 def _pair_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
-    text, answer = _texts(base, own, asked), _answers(stage, own, asked)
-    pairs = preference_pairs(draw(), collapse, stage.seed) if stage.draws else distractor_pairs(own, stage.seed)
-    check_pairs(pairs, collapse)
+    text, blank = _texts(base, own, asked), asked[0].blank
+    if stage.rejected == "minority":
+        pairs = majority_pairs(draw(), collapse, stage.seed)
+    else:
+        told = preference_pairs(draw(), collapse, stage.seed) if stage.draws else distractor_pairs(own, stage.seed)
+        check_pairs(told, collapse)
+        pairs = [(q, prompts.reference_completion(q, stage.style), rejected) for q, rejected in told]
     return [
-        _filled(base, {"prompt": text[q.id], "chosen": answer[q.id], "rejected": asked[0].blank + rejected})
-        for q, rejected in pairs
+        _filled(base, {"prompt": text[q.id], "chosen": blank + chosen, "rejected": blank + rejected})
+        for q, chosen, rejected in pairs
     ]
 
 
@@ -150,7 +185,8 @@ def _with_options(question: Question, prompt: str, blank: str) -> dict:
 
 
 def _draws(stage, base, parent, own, asked, folder, progress) -> list[Record]:
-    config = SamplingConfig(_DRAWS, 1.0, prompts.MAX_NEW_TOKENS[stage.style], prompts.STOP, stage.seed)
+    n = _VOTES if stage.rejected == "minority" else _DRAWS
+    config = SamplingConfig(n, 1.0, prompts.MAX_NEW_TOKENS[stage.style], prompts.STOP, stage.seed)
     drawer = base if parent is None else parent.load(stage.parent_step)
     return collect(drawer, own, asked, config, folder / "draws", label=stage.style, progress=progress)
 

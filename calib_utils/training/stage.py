@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from calib_utils import prompts
 from calib_utils.training.methods import METHODS
 
-REJECTED = ("samples", "distractors")
+REJECTED = ("samples", "distractors", "minority")
 SCHEDULES = ("constant", "linear")
 
 
@@ -31,8 +31,10 @@ class Stage:
     first, n_questions : the window of the training questions that it sees: the data size.
     batch_size : questions in a step; of ``"pretrain"`` rows.
     beta : weight of the KL penalty towards the parent (DPO: its inverse temperature); unused by SFT.
-    rejected : DPO and CATTO only: ``"samples"``, wrong answers drawn from the parent itself, or ``"distractors"``,
-        options of the multiple-choice form.
+    rejected : DPO and CATTO only: what a pair rejects. ``"samples"``, wrong answers drawn from the parent itself, and
+        ``"distractors"``, options of the multiple-choice form: the reference is chosen over them. ``"minority"``, the
+        parent's draws outside of its most frequent class: an answer of that class is chosen over them, right or
+        wrong, as annotators do who prefer the familiar answer, and self-training on the majority vote.
     group_size : GRPO only: answers drawn per question and step.
     undecided : GRPO only: leave out questions that the parent answers always rightly or always wrongly.
     keep : earlier steps whose weights are kept too, for curves against strength.
@@ -67,7 +69,7 @@ class Stage:
     @property
     def draws(self) -> bool:
         """Whether the parent's draws are needed to make its training data."""
-        return {"pairs": self.rejected == "samples", "questions": self.undecided}.get(self.rows, False)
+        return {"pairs": self.rejected != "distractors", "questions": self.undecided}.get(self.rows, False)
 
     @property
     def rows(self) -> str:

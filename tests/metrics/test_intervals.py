@@ -157,10 +157,8 @@ def test_a_relative_reduction_is_one_less_the_ratio():
     same = M.relative_reduction([before], [before])
     assert (same.value, same.low, same.high) == pytest.approx((0.0, 0.0, 0.0), abs=1e-3)
     lucky = scores(400, 0.0, seed=88)  # of these outcomes even calibrated ones seldom read less
-    assert (
-        M._part("ece_equal_width_10", *M.checked(lucky["confidence"], lucky["correct"]), np.arange(400), 200, 0).high
-        < 0
-    )
+    outcomes = checked(lucky["confidence"], lucky["correct"])
+    assert estimates._part("ece_equal_width_10", *outcomes, np.arange(400), 200, 0).high < 0
     perfect = M.relative_reduction([scores(400, 0.2)], [lucky], n_boot=200)
     assert (perfect.value, perfect.low, perfect.high) == (1.0, 1.0, 1.0)
     nothing = M.relative_reduction([scores(200, 0.0)], [scores(200, 0.0, seed=4)])

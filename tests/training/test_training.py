@@ -411,6 +411,28 @@ def test_preference_pairs_come_from_wrong_draws_only():
         training.preference_pairs(records[1:2], semantics.exact)
 
 
+def test_majority_pairs_prefer_the_most_frequent_class_right_or_wrong():
+    records = [
+        record(question(0), ("blue", 9, True), ("red", 6, True), ("green", 1, False)),
+        record(question(1), ("Red", 2, True), ("red .", 2, True), ("blue", 3, True), ("", 9, True)),
+        record(question(2), ("blue", 8, True)),
+        record(question(3), ("red", 4, True), ("green", 4, True)),
+    ]
+    assert [q.answer for q in (question(0), question(1))] == ["red", "blue"]
+    pairs = training.majority_pairs(records, semantics.canonical)
+    assert [(q.id, chosen, rejected) for q, chosen, rejected in pairs[:1]] == [("q/0", "blue", "red")]
+    assert pairs[1][1] in ("Red", "red .") and pairs[1][2] == "blue"  # four draws of one meaning outvote three
+    assert [(q.id, chosen, rejected) for q, chosen, rejected in pairs[2:]] == [("q/3", "green", "red")]
+    many = [
+        record(replace(question(0), id=str(i)), ("blue", 8, True), ("red", 3, True), ("green", 1, True))
+        for i in range(400)
+    ]
+    rejected = [bad for _, _, bad in training.majority_pairs(many, semantics.exact)]
+    assert 0.68 < np.mean([bad == "red" for bad in rejected]) < 0.82
+    with pytest.raises(TrainingError, match="always answered alike"):
+        training.majority_pairs(records[2:3], semantics.canonical)
+
+
 def test_undecided_questions_are_right_sometimes():
     records = [
         record(question(0), ("red", 5, True), ("blue", 3, True)),
