@@ -73,20 +73,22 @@ class SamplingStudy(RunConfig):
 class PreferenceStudy(RunConfig):
     """Parameters that notebooks 02 and 04 share: SFT and DPO of one lineage, its settings chosen on dev.
 
-    `held_out` names relations that no stage is trained on.
+    `held_out` names relations that no stage is trained on. `n_used` test questions are left out: earlier runs reported
+    on them, and what was looked at does not decide.
     """
 
     held_out: list[str] = ["currency", "country_of_currency", "element_symbol", "element_of_symbol"]
-    train_seeds: Seeds = [0, 1]
+    train_seeds: Seeds = [3, 4, 5]
+    n_used: Count = 408
     lora_rank: Count = 16
     sft_steps: Positive = 128
     sft_questions: Positive = 1024
     sft_lr: LearningRate = 6e-4
-    dpo_steps: Annotated[list[Positive], Field(min_length=1)] = [5, 10]
-    dpo_reported: Positive = 10
+    dpo_steps: Annotated[list[Positive], Field(min_length=1)] = [10, 20]
+    dpo_reported: Positive = 20
     dpo_questions: Positive = 480
     dpo_lr: LearningRate = 8.5e-5
-    dpo_rejected: Literal["distractors", "samples"] = "distractors"
+    dpo_rejected: Literal["minority", "distractors", "samples"] = "minority"
     dpo_beta: Annotated[float, Field(gt=0)] = 0.1
     n_side: Positive = 102
 
@@ -102,14 +104,11 @@ def _check_reported(steps: list[int], reported: int) -> None:
 
 
 class LineageStudy(PreferenceStudy):
-    """Parameters of notebook 02: the other ways of tuning, and the released models."""
+    """Parameters of notebook 02: GRPO, and the released models."""
 
     NOTEBOOK: ClassVar[str] = "02_rl_degradation"
 
-    other_lr: LearningRate = 4e-5
-    other_steps: Positive = 20
-    beta_steps: Positive = 5
-    dpo_betas: list[Annotated[float, Field(gt=0)]] = [1.0]
+    n_questions: Positive = 300
     grpo_steps: Annotated[list[Positive], Field(min_length=1)] = [12, 24]
     grpo_reported: Positive = 24
     grpo_questions: Positive = 480
@@ -119,10 +118,8 @@ class LineageStudy(PreferenceStudy):
     released_aligned: str = "smollm2-135m-instruct"
 
     @model_validator(mode="after")
-    def _other_strengths_are_trained(self):
+    def _reported_strength_of_grpo_is_trained(self):
         _check_reported(self.grpo_steps, self.grpo_reported)
-        if self.beta_steps not in self.dpo_steps:
-            raise ValueError(f"beta_steps is {self.beta_steps}; use one of dpo_steps {self.dpo_steps}")
         return self
 
 
@@ -131,21 +128,21 @@ class CattoStudy(PreferenceStudy):
 
     NOTEBOOK: ClassVar[str] = "04_catto"
 
-    n_questions: Positive = 170
-    train_seeds: Seeds = [0, 1, 2]
-    sft_seeds: list[int] = [0, 1, 0]
+    n_questions: Positive = 204
+    n_side: Positive = 204
+    sft_seeds: list[int] = [3, 4, 5]
     out_dataset: str = ""
     task: str = "arithmetic"
-    n_out: Positive = 102
+    n_out: Positive = 142
     n_task: Positive = 24
     n_dev: Positive = 102
     calibration_weight: Weight = 1.0
-    surrogate_temperature: Temperature = 1.0
+    surrogate_temperature: Temperature = 0.3
     surrogate_gradient: bool = True
     rejected_side: Side = "z"
     calibration_form: Form = "l1"
-    other_weights: list[Weight] = [2.0]
-    other_temperatures: list[Temperature] = [0.1]
+    other_weights: list[Weight] = [0.3]
+    other_temperatures: list[Temperature] = [0.1, 1.0]
     other_sides: list[Side] = ["off"]
     other_forms: list[Form] = ["l2"]
     sft_weight: Annotated[float, Field(gt=0)] = 1.0
@@ -191,7 +188,7 @@ class RepairStudy(PreferenceStudy):
     n_questions: Positive = 204
     aligned: str = ""
     out_dataset: str = ""
-    n_out: Positive = 102
+    n_out: Positive = 142
     n_dev: Positive = 204
     cft_steps: Annotated[list[Positive], Field(min_length=1)] = [10, 20, 40]
     cft_reported: Positive = 10
