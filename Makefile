@@ -10,6 +10,7 @@ BIN     := $(VENV)/bin
 
 figures: env
 	$(BIN)/python -m calib_utils run --profile $(PROFILE)
+	$(BIN)/python -m calib_utils readme
 
 test: env engine
 	$(BIN)/ruff check .
