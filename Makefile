@@ -14,6 +14,7 @@ QUICK   := tests/test_*.py tests/running/test_manifest.py tests/running/test_ver
 
 figures: env
 	$(BIN)/python -m calib_utils run --profile $(PROFILE)
+	$(BIN)/python -m calib_utils readme
 
 test: env engine
 	$(BIN)/ruff check .

@@ -61,17 +61,30 @@ def _counted(rows: list[Mapping]) -> str:
 
 
 def headline(rows: pd.DataFrame | Iterable[Mapping]) -> str:
-    """One sentence for a reader: how many claims have which verdict, kinds apart, and which of the papers' hold.
+    """One sentence: on which models how many claims have which verdict, and which of the papers' are reproduced.
 
     Raises ValueError if there are no rows.
     """
     rows = _records(rows)
-    told = counts(rows).removesuffix(".")
     models = list(dict.fromkeys(_text(row, "model") for row in rows if _text(row, "model")))
-    where = f" on {_listed(models)}" if models else ""
-    held = [row for row in rows if _text(row, "kind") != "extension" and row["verdict"] == "reproduced"]
-    which = _listed([f"*{_text(row, 'claim')}*" for row in held])
-    return f"**Measured here{where}: {told}.**" + (f" What reproduces of the papers: {which}." if held else "")
+    held = [row for row in rows if _text(row, "kind") == "paper" and row["verdict"] == "reproduced"]
+    which = f"; of the papers is reproduced: {'; '.join(_text(row, 'claim') for row in held)}" if held else ""
+    return f"**Measured{f' on {_listed(models)}' if models else ''}, {counts(rows).removesuffix('.')}{which}.**"
+
+
+_BEGIN, _END = "<!-- headline -->", "<!-- /headline -->"
+
+
+def with_headline(text: str, rows: pd.DataFrame | Iterable[Mapping]) -> str:
+    """A text with the `headline` of the rows between its two markers, in place of what stands there.
+
+    Raises ValueError for a text without the markers, or no rows.
+    """
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not (begin and end):
+        raise ValueError(f"the text has no place for the headline: it needs the lines {_BEGIN} and {_END}")
+    return f"{before}{_BEGIN}\n{headline(rows)}\n{_END}{after}"
 
 
 def _listed(names: list[str]) -> str:

@@ -164,7 +164,12 @@ def test_the_n_that_decides_is_that_of_eighty_percent_power():
     assert rules.n_to_decide(effect, estimate) == math.ceil(
         100 * (1.959964 + 0.841621) ** 2 * (0.0392 / 1.959964 / 0.02) ** 2
     )
-    # An error is cut at 0, which shortens one side: the longer one counts.
+    skewed = Estimate(0.01, -0.0592, 0.0192, 100)  # half the width counts
+    assert rules.n_to_decide(effect, skewed) == rules.n_to_decide(effect, estimate)
+    share = Effect("relative reduction", "above", margin=0.5)
+    for found in (Estimate(0.2, -40.0, 0.592, 100), Estimate(0.8, 0.408, 1.0, 100)):  # one side is no measure
+        assert rules.n_to_decide(share, found) == math.ceil(100 * (2.801585 * 0.392 / 1.959964 / 0.5) ** 2)
+    # An error is cut at 0, which shortens one side.
     assert rules.n_to_decide(Bound("error", "below", 0.05), Estimate(0.01, 0.0, 0.0592, 100)) == math.ceil(
         100 * (2.801585 * 0.0492 / 1.959964 / 0.05) ** 2
     )

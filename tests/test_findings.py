@@ -8,9 +8,9 @@ import nbformat
 import pandas as pd
 import pytest
 
-from calib_utils import findings, plots
+from calib_utils import claims, findings, plots
 from calib_utils.home import ROOT
-from calib_utils.running import runner
+from calib_utils.running import cli, runner
 
 NOTEBOOKS = runner.find_notebooks()
 TRIED = ("01", "02", "03", "04", "05", "06")
@@ -132,18 +132,43 @@ def test_columns_that_rows_may_have():
     told = "3 claims of the papers: 2 refuted, 1 undecided; 1 extension: 1 undecided"
     assert findings.counts(rows) == findings.counts(rows[::-1]) == f"{told}."
     assert findings.counts([row]) == "1 claim of the papers: 1 undecided."
-    assert findings.headline(rows) == f"**Measured here on gemma-3-270m: {told}.**"
+    assert findings.headline(rows) == f"**Measured on gemma-3-270m, {told}.**"
 
 
 def test_the_headline_names_what_reproduces_of_the_papers_and_where():
     held = ROW | {"kind": "paper"}
     rows = [held, held | {"claim": "SFT keeps", "model": "other"}, held | {"claim": "ours", "kind": "extension"}]
     assert findings.headline(rows) == (
-        "**Measured here on gemma-3-270m and other: 2 claims of the papers: 2 reproduced; 1 extension: 1 "
-        "reproduced.** What reproduces of the papers: *DPO makes the model overconfident* and *SFT keeps*."
+        "**Measured on gemma-3-270m and other, 2 claims of the papers: 2 reproduced; 1 extension: 1 reproduced; of "
+        "the papers is reproduced: DPO makes the model overconfident; SFT keeps.**"
     )
     with pytest.raises(ValueError, match="there are no claim rows"):
         findings.headline([])
+
+
+def test_the_readme_says_what_the_table_does():
+    text, rows = (ROOT / "README.md").read_text(encoding="utf-8"), claims.read_claims(ROOT / "figures")
+    assert findings.with_headline(text, rows) == text, "run `python -m calib_utils readme`"
+    assert findings.headline(rows) in text.split("## What it finds")[0]
+
+
+def test_the_command_writes_the_headline_between_its_markers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    assert cli.main(["readme"]) == 2
+    assert "claims.csv is missing or empty; run in a clone" in capsys.readouterr().err
+    (tmp_path / "figures").mkdir()
+    pd.DataFrame([ROW | {"kind": "paper"}]).to_csv(tmp_path / "figures" / "claims.csv", index=False)
+    (tmp_path / "README.md").write_text("# A\n<!-- headline -->\nbefore\n<!-- /headline -->\nb\n", encoding="utf-8")
+    assert cli.main(["readme"]) == 0
+    said = (
+        "**Measured on gemma-3-270m, 1 claim of the papers: 1 reproduced; of the papers is reproduced: DPO makes the "
+    )
+    said += "model overconfident.**"
+    assert capsys.readouterr().out == f"{said}\n"
+    written = f"# A\n<!-- headline -->\n{said}\n<!-- /headline -->\nb\n"
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == written
+    (tmp_path / "README.md").write_text("# A\n", encoding="utf-8")
+    assert cli.main(["readme"]) == 2 and "no place for the headline" in capsys.readouterr().err
 
 
 def test_an_error_stands_beside_its_plug_in_value_and_noise_floor():

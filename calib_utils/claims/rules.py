@@ -224,14 +224,24 @@ def verdict(claim: Claim, estimate: Estimate, answered: Mapping[str, str]) -> st
 def n_to_decide(test: Effect | Bound, estimate: Estimate) -> int | None:
     """Questions for 80 % power at the test's margin: n ((1.96 + 0.84) se / margin)^2, never fewer than n.
 
-    se is the longer side of the 95 % interval over 1.96: errors are cut at 0, which shortens the other. It is taken
-    to fall with the root of n, which the part that comes from training seeds does not do. None where the interval
-    has no end, so that no number of questions of this kind is known to do.
+    se is `_reach` over 1.96. It is taken to fall with the root of n, which the part from training seeds does not.
+    None where the interval has no end, so that no number of questions of this kind is known to do.
     """
-    reach = max(estimate.value - estimate.low, estimate.high - estimate.value)
+    reach = _reach(test.quantity, estimate)
     if not math.isfinite(reach):
         return None
     return max(estimate.n, math.ceil(estimate.n * ((_Z + _POWER) * reach / _Z / test.margin) ** 2))
+
+
+def _reach(quantity: str, estimate: Estimate) -> float:
+    """Half the width of the interval, or one side where the other is no measure of the standard error.
+
+    An error is cut at 0. A share of an error has a long lower side where that error is hardly known; it is cut at 1.
+    """
+    down, up = estimate.value - estimate.low, estimate.high - estimate.value
+    if quantity == "relative reduction":
+        return up if estimate.high < 1 else down
+    return up if quantity == "error" and estimate.low <= 0 else (down + up) / 2
 
 
 def n_that_decides(claim: Claim, estimate: Estimate, given: Mapping[str, Estimate | bool | None]) -> int | None:

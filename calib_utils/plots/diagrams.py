@@ -206,7 +206,11 @@ def claims(table: pd.DataFrame, quantities: Mapping[str, str]):
     for ax, name, part in zip(axes[:, 0], [*known, *others], parts, strict=True):
         _axis_of_claims(ax, part, quantities.get(name, name or "as the rule says (earlier runs)"))
     shown = [verdict for verdict in _VERDICTS if (table["verdict"] == verdict).any()]
-    handles = [Line2D([], [], color=_VERDICTS[verdict], marker="o", linestyle="", label=verdict) for verdict in shown]
+    faces = {"undecided": "white"}
+    handles = [
+        Line2D([], [], color=_VERDICTS[verdict], marker="o", linestyle="", label=verdict, mfc=faces.get(verdict))
+        for verdict in shown
+    ]
     handles += [
         Line2D(
             [], [], color="0.3", marker=marker, linestyle="", label=f"of {kind}s" if kind == "paper" else f"{kind}s"
@@ -229,7 +233,7 @@ _SIDE = "#e8eef3"
 def _axis_of_claims(ax, part: pd.DataFrame, name: str) -> None:
     open_ones = part["verdict"] == "undecided"
     rows = pd.concat([part[~open_ones], part[open_ones]])
-    left, right = _reach(rows[["value", "low", "high", "limit", "paper_low", "paper_high", "floor"]])
+    left, right = _reach(rows)
     for y, (_, row) in enumerate(rows.iterrows()):
         if row["side"] in ("above", "below"):
             end = right if row["side"] == "above" else left
@@ -254,12 +258,21 @@ def _axis_of_claims(ax, part: pd.DataFrame, name: str) -> None:
     ax.set(xlim=(left, right), ylim=(len(rows) - 0.5, -0.5), xlabel=name)
 
 
-def _reach(numbers: pd.DataFrame) -> tuple[float, float]:
-    """Ends of an axis that shows all finite numbers, and 0."""
-    found = numbers.to_numpy(dtype=float)
-    found = np.append(found[np.isfinite(found)], 0.0)
-    space = 0.05 * (found.max() - found.min()) or 0.05
-    return float(found.min() - space), float(found.max() + space)
+def _reach(rows: pd.DataFrame) -> tuple[float, float]:
+    """Ends of an axis that shows all values, limits and figures of papers, and 0.
+
+    Of an interval that is far longer than the others, as that of a share of nearly nothing, only a part is shown.
+    """
+    points = rows[["value", "limit", "paper_low", "paper_high", "floor"]].to_numpy(dtype=float)
+    points = np.append(points[np.isfinite(points)], 0.0)
+    widths = (rows["high"] - rows["low"]).replace(np.inf, np.nan)
+    longest = 0.0 if widths.isna().all() else 2 * widths.median()
+    ends = rows[["low", "high"]].to_numpy(dtype=float)
+    ends = np.append(ends[np.isfinite(ends)], 0.0)
+    left = max(min(ends.min(), points.min()), points.min() - longest)
+    right = min(max(ends.max(), points.max()), points.max() + longest)
+    space = 0.05 * (right - left) or 0.05
+    return float(left - space), float(right + space)
 
 
 def _readable(name: object) -> str:

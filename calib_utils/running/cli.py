@@ -47,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--device", default="auto")
     command.set_defaults(call=_bench)
 
+    command = commands.add_parser("readme", help="write the result of figures/claims.csv into README.md")
+    command.set_defaults(call=_readme)
+
     command = commands.add_parser("coverage", help="simulate how often the 95 %% intervals hold the true value")
     command.add_argument("--repeats", type=int, default=220, help="data sets per cell (default: 220)")
     command.set_defaults(call=_coverage)
@@ -254,6 +257,20 @@ def _bench(options) -> int:
     table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
     print(table.to_string(index=False))
     print(f"written to {path}")
+    return 0
+
+
+def _readme(options) -> int:
+    from calib_utils import claims, findings
+
+    path, rows = ROOT / "README.md", claims.read_claims(ROOT / "figures")
+    if not path.is_file() or not rows:
+        raise ConfigError(f"{path if rows else ROOT / 'figures' / 'claims.csv'} is missing or empty; run in a clone")
+    try:
+        files.publish(path, findings.with_headline(path.read_text(encoding="utf-8"), rows))
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    print(findings.headline(rows))
     return 0
 
 
