@@ -141,7 +141,7 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         settings["per_device_train_batch_size"] *= stage.group_size
         references = [reference_ids(base, prompt, question) for prompt, question in zip(asked, own, strict=True)]
         settings |= {"num_generations": stage.group_size, "beta": stage.beta}
-        settings["max_completion_length"] = prompts.MAX_NEW_TOKENS[stage.style]
+        settings["max_completion_length"] = prompts.STYLES[stage.style].max_new_tokens
         arguments["reward_funcs"] = correctness_reward(own, references, collapse)
         arguments["rollout_func"] = rollout_by_sampler(stage, base, asked)
     method = METHODS[stage.method]

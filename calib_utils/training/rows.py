@@ -15,7 +15,7 @@ from calib_utils.semantics import class_distribution, classes, right_class
 from calib_utils.text import NO_ANSWER
 from calib_utils.training import pretraining
 from calib_utils.training.stage import Stage
-from calib_utils.types import Collapse, Prompt, Question, Record, Response, SamplingConfig
+from calib_utils.types import Collapse, Prompt, Question, Record, Response
 
 if TYPE_CHECKING:
     pass
@@ -150,7 +150,7 @@ def _with_options(question: Question, prompt: str, blank: str) -> dict:
 
 
 def _draws(stage, base, parent, own, asked, folder, progress) -> list[Record]:
-    config = SamplingConfig(_DRAWS, 1.0, prompts.MAX_NEW_TOKENS[stage.style], prompts.STOP, stage.seed)
+    config = prompts.sampling_config(stage.style, _DRAWS, stage.seed)
     drawer = base if parent is None else parent.load(stage.parent_step)
     return collect(drawer, own, asked, config, folder / "draws", label=stage.style, progress=progress)
 
