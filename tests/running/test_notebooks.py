@@ -85,7 +85,7 @@ def test_parameters_are_declared_with_type_and_help(notebook):
 def test_the_parameters_cell_declares_what_its_class_does_with_the_same_values(notebook):
     own = {name: ast.literal_eval(found["default"]) for name, found in inspect_notebook(str(notebook)).items()}
     assert own == STUDIES[notebook.stem].defaults()
-    assert f"run = {STUDIES[notebook.stem].__name__}.from_namespace(globals())" in code(notebook)[1].source
+    assert f"run = studies.{STUDIES[notebook.stem].__name__}.from_namespace(globals())" in code(notebook)[1].source
 
 
 @pytest.mark.parametrize("profile", PROFILES)
