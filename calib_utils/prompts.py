@@ -3,20 +3,56 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from calib_utils.data import shuffled_by_relation, take_turns
-from calib_utils.types import Prompt, Question
+from calib_utils.types import Prompt, Question, SamplingConfig
 
-# The instruction that a chat model gets for each style; `reference_completion` gives what its examples answer.
-STYLES = {
-    "concise": "Answer with a word or a short phrase.",
-    "sentence": "Answer in one short sentence.",
-    "cot": "Reason step by step in short sentences, on one line. End with 'The answer is' and the answer.",
-}
-MAX_NEW_TOKENS = {"concise": 16, "sentence": 40, "cot": 128}
 STOP = ("\n",)
 ENDING = "\n\n"  # what follows an answer in the plain-text examples
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a question is to be answered.
+
+    Attributes
+    ----------
+    instruction : what a chat model is told.
+    max_new_tokens : how long an answer may get.
+    completion : the reference answer in this style, as examples and training show it; ValueError for a question
+        that has none.
+    """
+
+    instruction: str
+    max_new_tokens: int
+    completion: Callable[[Question], str]
+
+
+def _worked_chain(question: Question) -> str:
+    if not question.chain:
+        raise ValueError(f"question {question.id!r} has no worked chain, which style 'cot' shows; use another style")
+    return " ".join((*question.chain, f"The answer is {question.answer}."))
+
+
+# The one list of answer styles.
+STYLES = {
+    "concise": Style("Answer with a word or a short phrase.", 16, lambda question: question.answer),
+    "sentence": Style("Answer in one short sentence.", 40, lambda question: question.statement),
+    "cot": Style(
+        "Reason step by step in short sentences, on one line. End with 'The answer is' and the answer.",
+        128,
+        _worked_chain,
+    ),
+}
+
+
+def find(style: str) -> Style:
+    """The row of `STYLES`; ValueError for an unknown style."""
+    if style not in STYLES:
+        raise ValueError(f"style is {style!r}; use one of {sorted(STYLES)}")
+    return STYLES[style]
 
 
 def reference_completion(question: Question, style: str) -> str:
@@ -24,19 +60,15 @@ def reference_completion(question: Question, style: str) -> str:
 
     Raises ValueError for an unknown style, and for style `cot` with a question that has no chain.
     """
-    _check(style)
-    if style == "concise":
-        return question.answer
-    if style == "sentence":
-        return question.statement
-    if not question.chain:
-        raise ValueError(f"question {question.id!r} has no worked chain, which style 'cot' shows; use another style")
-    return " ".join((*question.chain, f"The answer is {question.answer}."))
+    return find(style).completion(question)
 
 
-def _check(style: str) -> None:
-    if style not in STYLES:
-        raise ValueError(f"style is {style!r}; use one of {sorted(STYLES)}")
+def sampling_config(
+    style: str, n_samples: int, seed: int = 0, temperature: float = 1.0, max_new_tokens: int | None = None
+) -> SamplingConfig:
+    """How to draw answers in a style: one line each, at most `max_new_tokens` long, by default as the style says."""
+    longest = find(style).max_new_tokens if max_new_tokens is None else max_new_tokens
+    return SamplingConfig(n_samples, temperature, longest, STOP, seed)
 
 
 def pick_shots(train: Sequence[Question], n: int, seed: int) -> list[Question]:
@@ -76,10 +108,10 @@ def build_prompts(
     ------
     ValueError : an unknown style, or an example without the chain that style `cot` shows.
     """
-    _check(style)
-    examples = [(shot.text, reference_completion(shot, style)) for shot in shots]
+    row = find(style)
+    examples = [(shot.text, row.completion(shot)) for shot in shots]
     if tokenizer is not None and getattr(tokenizer, "chat_template", None):
-        return [_chat(tokenizer, STYLES[style], examples, question) for question in questions]
+        return [_chat(tokenizer, row.instruction, examples, question) for question in questions]
     shared = "".join(f"Question: {text}\nAnswer: {answer}{ENDING}" for text, answer in examples)
     return [Prompt(shared, f"Question: {question.text}\nAnswer:") for question in questions]
 

@@ -7,7 +7,7 @@ import pytest
 from calib_utils import semantics
 from calib_utils.records.keys import condition_key, record_key, table_key
 from calib_utils.storage import digest, text_digest
-from calib_utils.training import Stage, label_smoothed
+from calib_utils.training import CATTOOptions, Stage, label_smoothed
 from calib_utils.training.key import stage_key
 from calib_utils.types import Prompt, Question
 
@@ -77,7 +77,7 @@ CATTO = Stage(
     n_questions=2,
     rejected="distractors",
     keep=(1,),
-    options=(("calibration_weight", 1.0), ("rejected_side", "z")),
+    options=CATTOOptions(calibration_weight=1.0, rejected_side="z"),
 )
 CDPO = Stage("dpo", 2, 1e-4, parent=CATTO, parent_step=1, n_questions=2, options=label_smoothed(0.1))
 GRPO = Stage("grpo", 2, 1e-4, parent=SFT, n_questions=2, beta=0.0)

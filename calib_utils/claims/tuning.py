@@ -37,7 +37,7 @@ CLAIMS = (
         "The paper reports that a model after DPO is overconfident where the SFT model before it is calibrated.",
         SEMANTIC,
         "zephyr-7b-dpo: clearly not calibrated, overconfident (read off a diagram)",
-        f"{_LINEAGE}; preferences are for the model's most frequent answer over another of its draws, made without a reference",
+        f"{_LINEAGE}; preferences are for the model's most frequent answer over another of its draws",
         "mean confidence minus accuracy after DPO, minus the same after SFT, same questions",
         Effect("signed gap difference", ABOVE, margin=_GAP),
         (_IS_OVERCONFIDENT,),

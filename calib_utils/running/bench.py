@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from calib_utils.data import load_questions
 from calib_utils.models import LanguageModel, encode
-from calib_utils.prompts import MAX_NEW_TOKENS, build_prompts, pick_shots
+from calib_utils.prompts import STYLES, build_prompts, pick_shots
 from calib_utils.sampling import sample
 from calib_utils.types import Prompt, SamplingConfig
 
@@ -77,7 +77,7 @@ def sampling(
     questions = load_questions("facts", "dev", n=n_questions * rounds, seed=seed)
     shots = pick_shots(load_questions("facts", "train"), 10, seed)
     prompts = build_prompts(questions, shots, "concise")
-    return _in_turns(lm, prompts, (10, 50), MAX_NEW_TOKENS["concise"], n_questions, n_generate, rounds)
+    return _in_turns(lm, prompts, (10, 50), STYLES["concise"].max_new_tokens, n_questions, n_generate, rounds)
 
 
 def chains(

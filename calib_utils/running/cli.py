@@ -267,7 +267,7 @@ def _readme(options) -> int:
     if not path.is_file() or not rows:
         raise ConfigError(f"{path if rows else ROOT / 'figures' / 'claims.csv'} is missing or empty; run in a clone")
     try:
-        files.publish(path, findings.with_headline(path.read_text(encoding="utf-8"), rows))
+        storage.publish(path, findings.with_headline(path.read_text(encoding="utf-8"), rows))
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     print(findings.headline(rows))

@@ -18,7 +18,7 @@ from calib_utils import prompts, records, semantics
 from calib_utils.data import entity
 from calib_utils.models import LanguageModel, encode, needs_weights
 from calib_utils.semantics import classes, right_class
-from calib_utils.types import Collapse, Question, Record, SamplingConfig
+from calib_utils.types import Collapse, Question, Record
 
 TASKS = ("next token", "facts generation", "multiple choice", "new entities")
 
@@ -57,7 +57,7 @@ def measure(
     template = lm.tokenizer if chat else None
     every = [*questions, *new]
     asked = prompts.build_prompts(every, shots, "concise", template)
-    greedy = SamplingConfig(1, 0.0, prompts.MAX_NEW_TOKENS["concise"], prompts.STOP)
+    greedy = prompts.sampling_config("concise", 1, temperature=0.0)
     answers = records.collect(lm, every, asked, greedy, folder, "greedy", max_rows=max_rows, progress=False)
     posed = [(question, prompt) for question, prompt in zip(questions, asked, strict=False) if question.choices]
     options = [[f"{prompt.blank}{choice}" for choice in question.choices] for question, prompt in posed]

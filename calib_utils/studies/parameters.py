@@ -73,8 +73,8 @@ class SamplingStudy(RunConfig):
 class PreferenceStudy(RunConfig):
     """Parameters that notebooks 02 and 04 share: SFT and DPO of one lineage, its settings chosen on dev.
 
-    `held_out` names relations that no stage is trained on. `n_used` test questions are left out: earlier runs reported
-    on them, and what was looked at does not decide.
+    `held_out` names relations that no stage is trained on. `n_used` test questions are left out: earlier runs
+    reported on them, and what was looked at does not decide.
     """
 
     held_out: list[str] = ["currency", "country_of_currency", "element_symbol", "element_of_symbol"]

@@ -4,7 +4,11 @@ import importlib
 
 from calib_utils.training.methods import METHODS as METHODS
 from calib_utils.training.methods import ROWS as ROWS
+from calib_utils.training.methods import CATTOOptions as CATTOOptions
+from calib_utils.training.methods import CFTOptions as CFTOptions
+from calib_utils.training.methods import DPOOptions as DPOOptions
 from calib_utils.training.methods import Method as Method
+from calib_utils.training.methods import PretrainOptions as PretrainOptions
 from calib_utils.training.stage import Stage as Stage
 from calib_utils.training.stage import label_smoothed as label_smoothed
 

@@ -9,7 +9,6 @@ import os
 import pkgutil
 import shutil
 import warnings
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -128,7 +127,7 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         "gradient_checkpointing": not cpu,
         "seed": stage.seed,
         "max_length": None,
-        **dict(stage.options),
+        **stage.settings,
     }
     policy = _policy(stage, base, parent)
     arguments = {"train_dataset": rows, "processing_class": base.tokenizer, "callbacks": callbacks}
@@ -141,7 +140,7 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         settings["per_device_train_batch_size"] *= stage.group_size
         references = [reference_ids(base, prompt, question) for prompt, question in zip(asked, own, strict=True)]
         settings |= {"num_generations": stage.group_size, "beta": stage.beta}
-        settings["max_completion_length"] = prompts.MAX_NEW_TOKENS[stage.style]
+        settings["max_completion_length"] = prompts.STYLES[stage.style].max_new_tokens
         arguments["reward_funcs"] = correctness_reward(own, references, collapse)
         arguments["rollout_func"] = rollout_by_sampler(stage, base, asked)
     method = METHODS[stage.method]
@@ -169,7 +168,7 @@ def _publish(done: Trained, work: Path, log: pd.DataFrame) -> None:
             described |= {"base_model_name_or_path": done.base, "target_modules": sorted(described["target_modules"])}
             (target / "adapter_config.json").write_text(json.dumps(described, indent=1, sort_keys=True))
     log.to_csv(ready / "log.csv", index=False)
-    about = {"key": done.key, "stage": asdict(stage), "versions": versions()}
+    about = {"key": done.key, "stage": stage.as_row(), "versions": versions()}
     storage.publish(ready / "stage.json", json.dumps(about, indent=1))
     storage.share(ready)
     os.replace(ready, done.folder)

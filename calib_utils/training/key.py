@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from functools import partial
 
 from calib_utils import models
@@ -40,8 +40,7 @@ def stage_key(
     libraries : `versions`.
     asked, questions : its window of the training questions, and their prompts.
     """
-    lineage = asdict(replace(stage, parent=None, parent_step=None))
-    lineage |= {"parent": parent, "parent_step": stage.parent_step}
+    lineage = {**stage.as_row(), "parent": parent}
     rows = [question.as_row() for question in questions]
     return digest([_VERSION, lineage, base, libraries, list(asked), rows, stable_name(collapse)])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,11 +15,7 @@ from calib_utils.semantics import class_distribution, classes, right_class, sema
 from calib_utils.text import NO_ANSWER
 from calib_utils.training import pretraining
 from calib_utils.training.stage import Stage
-from calib_utils.types import Collapse, Completion, Prompt, Question, Record, Response, SamplingConfig
-
-if TYPE_CHECKING:
-    pass
-
+from calib_utils.types import Collapse, Completion, Prompt, Question, Record, Response
 
 _DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
 _VOTES = 16  # draws per question that tell which class is the most frequent
@@ -186,7 +181,7 @@ def _with_options(question: Question, prompt: str, blank: str) -> dict:
 
 def _draws(stage, base, parent, own, asked, folder, progress) -> list[Record]:
     n = _VOTES if stage.rejected == "minority" else _DRAWS
-    config = SamplingConfig(n, 1.0, prompts.MAX_NEW_TOKENS[stage.style], prompts.STOP, stage.seed)
+    config = prompts.sampling_config(stage.style, n, stage.seed)
     drawer = base if parent is None else parent.load(stage.parent_step)
     return collect(drawer, own, asked, config, folder / "draws", label=stage.style, progress=progress)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from calib_utils import prompts
-from calib_utils.training.methods import METHODS
+from calib_utils.training.methods import METHODS, DPOOptions, Options
 
 REJECTED = ("samples", "distractors", "minority")
 SCHEDULES = ("constant", "linear")
@@ -41,8 +41,8 @@ class Stage:
     schedule : ``"constant"``, so that a kept step is what a shorter run would end with, or ``"linear"``, decaying
         to 0, which ends less noisily.
     lora_rank : rank of the LoRA adapter on all linear layers; 0 trains all weights.
-    options : further settings of the trainer's configuration (`trl.DPOConfig`, `CATTOConfig`, ...), as pairs of name
-        and value: ``(("loss_type", ["sigmoid", "sft"]),)``.
+    options : further settings of the method's trainer, of the class that `METHODS` names for it: `DPOOptions`,
+        `CATTOOptions`, `CFTOptions` or `PretrainOptions`.
     style : answer style of `prompts.STYLES`: what a reference answer looks like, and how long a drawn one may get.
     seed : order of the questions, initial adapter, draws.
     """
@@ -62,7 +62,7 @@ class Stage:
     keep: tuple[int, ...] = ()
     schedule: str = "constant"
     lora_rank: int = 16
-    options: tuple[tuple[str, object], ...] = ()
+    options: Options | None = None
     style: str = "concise"
     seed: int = 0
 
@@ -81,6 +81,17 @@ class Stage:
         """The steps whose weights are kept, the last one among them."""
         return (*self.keep, self.steps)
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """What `options` set, by the names of the trainer's configuration."""
+        return {} if self.options is None else self.options.settings()
+
+    def as_row(self) -> dict:
+        """Its fields as its key and `stage.json` hold them: options as pairs of name and value, parents inside."""
+        plain = asdict(replace(self, parent=None, parent_step=None, options=None))
+        own = {"parent_step": self.parent_step, "options": list(self.settings.items())}
+        return {**plain, **own, "parent": self.parent and self.parent.as_row()}
+
     def with_seed(self, seed: int, before: int | None = None) -> Stage:
         """The same lineage with another seed: this stage, and all before it, which take `before` if it is given."""
         first = seed if before is None else before
@@ -89,6 +100,9 @@ class Stage:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method is {self.method!r}; use one of {tuple(METHODS)}")
+        wanted = METHODS[self.method].options
+        if self.options is not None and type(self.options) is not wanted:
+            raise ValueError(f"options are {self.options}; method {self.method!r} takes {wanted.__name__}")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule is {self.schedule!r}; use one of {SCHEDULES}")
         if self.rejected not in REJECTED:
@@ -115,7 +129,7 @@ class Stage:
             raise ValueError(f"keep is {self.keep}; its steps must lie between 0 and steps = {self.steps}")
 
 
-def label_smoothed(epsilon: float) -> tuple[tuple[str, object], ...]:
+def label_smoothed(epsilon: float) -> DPOOptions:
     """`Stage.options` of DPO with label smoothing (cDPO): -(1 - epsilon) log sigmoid(h) - epsilon log sigmoid(-h).
 
     h is beta times the difference of the log-ratios (Mitchell, 2023, a note on DPO with noisy preferences). trl's
@@ -126,5 +140,5 @@ def label_smoothed(epsilon: float) -> tuple[tuple[str, object], ...]:
     """
     if not 0 <= epsilon < 0.5:
         raise ValueError(f"epsilon is {epsilon}; it must lie in [0, 0.5)")
-    weights = [2 * (1 - epsilon), -(1 - 2 * epsilon)]
-    return ("label_smoothing", epsilon), ("loss_type", ["sigmoid", "robust"]), ("loss_weights", weights)
+    weights = 2 * (1 - epsilon), -(1 - 2 * epsilon)
+    return DPOOptions(epsilon, ("sigmoid", "robust"), weights)

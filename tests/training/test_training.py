@@ -18,7 +18,22 @@ from conftest import tiny_model
 import calib_utils
 from calib_utils import data, models, semantics, text, training
 from calib_utils.errors import DataError, TrainingError
-from calib_utils.training import METHODS, ROWS, Method, Stage, fit, key, label_smoothed, lm_head, rows, train, watch
+from calib_utils.training import (
+    METHODS,
+    ROWS,
+    CATTOOptions,
+    CFTOptions,
+    DPOOptions,
+    Method,
+    Stage,
+    fit,
+    key,
+    label_smoothed,
+    lm_head,
+    rows,
+    train,
+    watch,
+)
 from calib_utils.types import Completion, Prompt, Question, Record
 
 COLOURS = ("red", "blue", "green")
@@ -525,15 +540,17 @@ def test_a_style_says_what_is_trained_on(base, tmp_path, monkeypatch):
 
 def test_options_reach_the_trainer_and_the_key(lineage, base, tmp_path):
     plain = lineage[0]["dpo"]
-    catto = run(replace(DPO, method="catto", options=(("calibration_weight", 0.0),)), base, lineage[2])
+    catto = run(replace(DPO, method="catto", options=CATTOOptions(calibration_weight=0.0)), base, lineage[2])
     assert catto.key != plain.key
     assert catto.log["loss"].tolist() == plain.log["loss"].tolist()  # weight 0 is DPO
-    calibrated = run(replace(DPO, method="catto", options=(("calibration_weight", 2.0),)), base, lineage[2])
+    calibrated = run(replace(DPO, method="catto", options=CATTOOptions(calibration_weight=2.0)), base, lineage[2])
     assert (calibrated.log["loss"] > plain.log["loss"]).all() and "calibration/chosen" in calibrated.log
-    mixed = run(replace(DPO, options=(("loss_type", ["sigmoid", "sft"]),)), base, lineage[2])
+    mixed = run(replace(DPO, options=DPOOptions(loss_type=("sigmoid", "sft"))), base, lineage[2])
     assert (mixed.log["loss"] > plain.log["loss"] + 0.5).all()  # the cross-entropy of the chosen answers on top
-    with pytest.raises(TypeError, match="no_such_setting"):
-        run(replace(DPO, options=(("no_such_setting", 1),)), base, tmp_path)
+    with pytest.raises(ValueError, match=r"options are CATTOOptions\(.*; method 'dpo' takes DPOOptions"):
+        replace(DPO, options=CATTOOptions(calibration_weight=1.0))
+    with pytest.raises(ValueError, match=r"calibration_form|form is 'l3'"):
+        run(replace(DPO, method="catto", options=CATTOOptions(calibration_form="l3")), base, tmp_path)
 
 
 def test_label_smoothing_is_the_loss_of_cdpo(lineage, base):
@@ -549,7 +566,7 @@ def test_label_smoothing_is_the_loss_of_cdpo(lineage, base):
 
 
 def test_cft_goes_on_from_any_stage(lineage, base):
-    stage = replace(DPO, method="cft", parent=DPO, options=(("calibration_weight", 1.0), ("estimate_steps", 2)))
+    stage = replace(DPO, method="cft", parent=DPO, options=CFTOptions(1.0, estimate_steps=2))
     done = run(stage, base, lineage[2])
     assert {"calibration/loss", "calibration/ece"} <= set(done.log.columns)
     assert not same(weights(lineage[0]["dpo"].load()), weights(done.load()))
