@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from platformdirs import user_cache_dir
@@ -19,10 +18,6 @@ from safetensors import SafetensorError
 
 from calib_utils import storage
 from calib_utils.errors import ModelError, WriteError
-
-if TYPE_CHECKING:
-    pass
-
 
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "gemma-3-270m"

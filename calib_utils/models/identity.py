@@ -6,7 +6,6 @@ import importlib.metadata
 import platform
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -14,10 +13,6 @@ from calib_utils.errors import ModelError
 from calib_utils.models.bundled import BUNDLED, bundled_model_dir
 from calib_utils.models.language_model import LanguageModel
 from calib_utils.storage import file_digest, text_digest
-
-if TYPE_CHECKING:
-    pass
-
 
 _LOADED: dict[tuple[str, str, str], dict[str, str]] = {}
 

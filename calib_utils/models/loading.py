@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -25,9 +24,6 @@ from calib_utils.models.identity import (
 )
 from calib_utils.models.language_model import LanguageModel
 from calib_utils.storage import text_digest
-
-if TYPE_CHECKING:
-    pass
 
 
 def load(

@@ -21,7 +21,7 @@ _LAZY = {
     "undecided": "rows",
     "distractor_pairs": "rows",
     "check_pairs": "rows",
-    "prompt_text": "rows",
+    "prompt_text": "run",
     "correctness_reward": "reward",
     "CATTOConfig": "catto",
     "CATTOTrainer": "catto",

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 from calib_utils.training.lm_head import ScoredHead
+
+
+def silence_experiments() -> None:
+    """trl warns that `rollout_func` may change: it is pinned, and a test watches what is used of it."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import os
 import pkgutil
 import shutil
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,25 +18,25 @@ from safetensors import SafetensorError
 
 from calib_utils import models, prompts, storage
 from calib_utils.errors import TrainingError
-from calib_utils.models import LanguageModel
 from calib_utils.records import reference_ids
-from calib_utils.training.compat import scored_head, unnamed_data
+from calib_utils.training.compat import scored_head, silence_experiments, unnamed_data
 from calib_utils.training.key import versions
 from calib_utils.training.methods import METHODS
 from calib_utils.training.reward import correctness_reward, rollout_by_sampler
-from calib_utils.training.rows import MAKE_ROWS, _draws
-from calib_utils.training.stage import Stage
+from calib_utils.training.rows import MAKE_ROWS
+from calib_utils.training.run import Run
 from calib_utils.training.trained import Trained
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 
-def _policy(stage: Stage, base: LanguageModel, parent: Trained | None):
+def _policy(run: Run):
     """The model to train: a new adapter, the parent's adapter to go on with, or all weights in float32."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
-    name, adapter = (base.name, None) if parent is None else parent.where(stage.parent_step)
+    stage, base = run.stage, run.base
+    name, adapter = (base.name, None) if run.parent is None else run.parent.where(stage.parent_step)
     if not stage.lora_rank:
         model = models.load(name, "float32", str(base.device), adapter).model
         return model.requires_grad_(True)
@@ -59,22 +58,21 @@ def _policy(stage: Stage, base: LanguageModel, parent: Trained | None):
     return model
 
 
-def fit(done: Trained, base, parent, own, asked, collapse, progress, callbacks) -> None:
+def fit(run: Run) -> None:
     """Train in a working folder next to the final one, resuming where it stopped, and move it there."""
     from datasets import Dataset, disable_progress_bars
 
     from calib_utils.training.watch import Watch, last_checkpoint
 
-    stage, work = done.stage, done.folder.with_suffix(".work")
-    draw = partial(_draws, stage, base, parent, own, asked, done.folder.parent, progress)
-    examples = MAKE_ROWS[stage.rows](stage, base, own, asked, collapse, draw)
+    stage, work = run.stage, run.work
+    examples = MAKE_ROWS[stage.rows](run)
     disable_progress_bars()
-    watch = [Watch(stage, work, progress), *callbacks]
-    light = scored_head(compact=True) if base.device.type == "cpu" else contextlib.nullcontext()
+    watch = [Watch(stage, work, run.progress), *run.callbacks]
+    light = scored_head(compact=True) if run.base.device.type == "cpu" else contextlib.nullcontext()
     try:
         with _written(work), light, unnamed_data(), models.without_bars(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # names that trl and peft still use, pinned here
-            trainer = _trainer(done, base, parent, own, asked, collapse, Dataset.from_list(examples), work, watch)
+            trainer = _trainer(run, Dataset.from_list(examples), watch)
             trainer.train(resume_from_checkpoint=last_checkpoint(work))
         log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row and row["step"] <= stage.steps])
     finally:  # trl ties the model to itself: only the collector frees it, and the next stage needs the room
@@ -88,8 +86,8 @@ def fit(done: Trained, base, parent, own, asked, collapse, progress, callbacks) 
             f"steps (mean {log['reward'].mean():.3g}): nothing was learned. Take questions that the model gets "
             "right sometimes, a larger group_size, or check the collapse function"
         )
-    with _written(done.folder):
-        _publish(done, work, log)
+    with _written(run.done.folder):
+        _publish(run.done, work, log)
 
 
 @contextlib.contextmanager
@@ -106,12 +104,14 @@ def _written(folder: Path):
         ) from error
 
 
-def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path, callbacks: list[TrainerCallback]):
+def _trainer(run: Run, rows, callbacks: list[TrainerCallback]):
+    """trl's trainer of the stage's method, with its configuration."""
     from transformers import PrinterCallback
 
-    stage, cpu = done.stage, base.device.type == "cpu"
+    stage, base = run.stage, run.base
+    cpu = base.device.type == "cpu"
     settings = {
-        "output_dir": str(work),
+        "output_dir": str(run.work),
         "max_steps": stage.steps,
         "per_device_train_batch_size": stage.batch_size,
         "learning_rate": stage.learning_rate,
@@ -129,20 +129,21 @@ def _trainer(done: Trained, base, parent, own, asked, collapse, rows, work: Path
         "max_length": None,
         **stage.settings,
     }
-    policy = _policy(stage, base, parent)
+    policy = _policy(run)
     arguments = {"train_dataset": rows, "processing_class": base.tokenizer, "callbacks": callbacks}
     if stage.rows == "pairs":
         settings = dict(**settings, beta=stage.beta)
-        arguments["ref_model"] = None if stage.lora_rank else _policy(stage, base, parent).requires_grad_(False)
+        arguments["ref_model"] = None if stage.lora_rank else _policy(run).requires_grad_(False)
     elif stage.rows == "questions":
-        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # rollout_func is; trl is pinned
+        silence_experiments()
         del settings["max_length"]
         settings["per_device_train_batch_size"] *= stage.group_size
-        references = [reference_ids(base, prompt, question) for prompt, question in zip(asked, own, strict=True)]
+        pairs = zip(run.asked, run.questions, strict=True)
+        references = [reference_ids(base, prompt, question) for prompt, question in pairs]
         settings |= {"num_generations": stage.group_size, "beta": stage.beta}
         settings["max_completion_length"] = prompts.STYLES[stage.style].max_new_tokens
-        arguments["reward_funcs"] = correctness_reward(own, references, collapse)
-        arguments["rollout_func"] = rollout_by_sampler(stage, base, asked)
+        arguments["reward_funcs"] = correctness_reward(run.questions, references, run.collapse)
+        arguments["rollout_func"] = rollout_by_sampler(run)
     method = METHODS[stage.method]
     configure, build = pkgutil.resolve_name(method.config), pkgutil.resolve_name(method.trainer)
     trainer = build(policy, args=configure(**settings), **arguments)

@@ -11,6 +11,7 @@ from calib_utils.errors import DataError
 from calib_utils.models import LanguageModel
 from calib_utils.training.fit import fit
 from calib_utils.training.key import stage_key, versions
+from calib_utils.training.run import Run
 from calib_utils.training.stage import Stage
 from calib_utils.training.trained import Trained
 from calib_utils.types import Collapse, Question
@@ -67,7 +68,7 @@ def train(
         return done
     with storage.lock(done.folder):
         if not done.finished:
-            fit(done, base, parent, own, asked, collapse, progress, callbacks)
+            fit(Run(done, base, parent, own, asked, collapse, progress, callbacks))
     return done
 
 

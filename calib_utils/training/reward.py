@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from calib_utils import prompts
 from calib_utils.models import LanguageModel
 from calib_utils.sampling import sample
 from calib_utils.semantics import right_class
-from calib_utils.training.rows import prompt_text
-from calib_utils.training.stage import Stage
-from calib_utils.types import Collapse, Prompt, Question, Response, SamplingConfig
-
-if TYPE_CHECKING:
-    pass
+from calib_utils.training.run import Run, prompt_text
+from calib_utils.types import Collapse, Question, Response, SamplingConfig
 
 
 def correctness_reward(questions: Sequence[Question], references: Sequence[tuple[int, ...]], collapse: Collapse):
@@ -38,16 +33,17 @@ def correctness_reward(questions: Sequence[Question], references: Sequence[tuple
     return correct
 
 
-def rollout_by_sampler(stage: Stage, base: LanguageModel, asked: Sequence[Prompt]):
+def rollout_by_sampler(run: Run):
     """Draws for GRPO by the package's own sampler: each distinct prefix of a group is computed once."""
-    known = {prompt_text(base.tokenizer, prompt): prompt for prompt in asked}
+    base = run.base
+    known = {prompt_text(base.tokenizer, prompt): prompt for prompt in run.asked}
 
     def rollout(texts: list[str], trainer) -> dict:
         policy = trainer.accelerator.unwrap_model(trainer.model)
         policy = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
         lm = LanguageModel.of(policy, base.tokenizer, base.name, base.fingerprint)
         size = trainer.num_generations
-        seed = stage.seed * 1_000_003 + trainer.state.global_step
+        seed = run.stage.seed * 1_000_003 + trainer.state.global_step
         config = SamplingConfig(size, 1.0, trainer.max_completion_length, prompts.STOP, seed)
         policy.eval()  # no dropout, and no gradient checkpointing, which would switch the cache off
         try:

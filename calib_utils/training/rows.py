@@ -7,18 +7,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from calib_utils import models, prompts, storage
+from calib_utils import storage
 from calib_utils.errors import TrainingError
 from calib_utils.models import LanguageModel
-from calib_utils.records import collect
 from calib_utils.semantics import class_distribution, classes, right_class, semantic_confidence
 from calib_utils.text import NO_ANSWER
 from calib_utils.training import pretraining
-from calib_utils.training.stage import Stage
-from calib_utils.types import Collapse, Completion, Prompt, Question, Record, Response
-
-_DRAWS = 8  # draws per question that tell which answers are wrong, and which questions are undecided
-_VOTES = 16  # draws per question that tell which class is the most frequent
+from calib_utils.training.run import Run
+from calib_utils.types import Collapse, Completion, Question, Record, Response
 
 
 def preference_pairs(records: Sequence[Record], collapse: Collapse, seed: int = 0) -> list[tuple[Question, str]]:
@@ -115,61 +111,56 @@ def check_pairs(pairs: Sequence[tuple[Question, str]], collapse: Collapse) -> No
             )
 
 
-def _packed_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
-    drawn = pretraining.rows(base.tokenizer, own, stage.steps * stage.batch_size, stage.seed)
+def _packed_rows(run: Run) -> list[dict]:
+    stage = run.stage
+    drawn = pretraining.rows(run.base.tokenizer, run.questions, stage.steps * stage.batch_size, stage.seed)
     return [{"input_ids": ids} for ids in drawn]
 
 
-def _reference_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
-    text, answer = _texts(base, own, asked), _answers(stage, own, asked)
-    return [_filled(base, {"prompt": text[q.id], "completion": answer[q.id]}) for q in own]
+def _reference_rows(run: Run) -> list[dict]:
+    rows = ({"prompt": run.texts[q.id], "completion": run.answer(q)} for q in run.questions)
+    return [_filled(run.base, row) for row in rows]
 
 
-def _option_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
-    text = _texts(base, own, asked)
-    return [_with_options(q, text[q.id], asked[0].blank) for q in own]
+def _option_rows(run: Run) -> list[dict]:
+    return [_with_options(q, run.texts[q.id], run.blank) for q in run.questions]
 
 
-def _pair_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
-    text, blank = _texts(base, own, asked), asked[0].blank
-    if stage.rejected == "minority":
-        pairs = majority_pairs(draw(), collapse, stage.seed)
+def _pair_rows(run: Run) -> list[dict]:
+    if run.stage.rejected == "minority":
+        majority = majority_pairs(run.draws(), run.collapse, run.stage.seed)
+        pairs = [(q, run.blank + chosen, rejected) for q, chosen, rejected in majority]
     else:
-        told = preference_pairs(draw(), collapse, stage.seed) if stage.draws else distractor_pairs(own, stage.seed)
-        check_pairs(told, collapse)
-        pairs = [(q, prompts.reference_completion(q, stage.style), rejected) for q, rejected in told]
+        if run.stage.draws:
+            told = preference_pairs(run.draws(), run.collapse, run.stage.seed)
+        else:
+            told = distractor_pairs(run.questions, run.stage.seed)
+        check_pairs(told, run.collapse)
+        pairs = [(q, run.answer(q), rejected) for q, rejected in told]
     return [
-        _filled(base, {"prompt": text[q.id], "chosen": blank + chosen, "rejected": blank + rejected})
+        _filled(run.base, {"prompt": run.texts[q.id], "chosen": chosen, "rejected": run.blank + rejected})
         for q, chosen, rejected in pairs
     ]
 
 
-def _question_rows(stage, base, own, asked, collapse, draw) -> list[dict]:
-    text = _texts(base, own, asked)
-    chosen = undecided(draw(), collapse) if stage.draws else own
+def _question_rows(run: Run) -> list[dict]:
+    stage = run.stage
+    chosen = undecided(run.draws(), run.collapse) if stage.draws else run.questions
     # One long epoch: the order of trl's later epochs is not restored when a run is resumed.
     rng = np.random.default_rng(stage.seed)
     rounds = -(-stage.steps * stage.batch_size // len(chosen))
     order = [chosen[i] for _ in range(rounds) for i in rng.permutation(len(chosen))]
-    return [{"prompt": text[q.id], "id": q.id} for q in order]
+    return [{"prompt": run.texts[q.id], "id": q.id} for q in order]
 
 
-# How the rows of each kind in `stages.ROWS` are made, as trl wants them. `draw()` gives the parent's draws.
-MAKE_ROWS: dict[str, Callable[..., list[dict]]] = {
+# How the rows of each kind in `ROWS` are made, as trl wants them.
+MAKE_ROWS: dict[str, Callable[[Run], list[dict]]] = {
     "packed": _packed_rows,
     "references": _reference_rows,
     "options": _option_rows,
     "pairs": _pair_rows,
     "questions": _question_rows,
 }
-
-
-def _texts(base: LanguageModel, own, asked) -> dict[str, str]:
-    return {q.id: prompt_text(base.tokenizer, prompt) for q, prompt in zip(own, asked, strict=True)}
-
-
-def _answers(stage: Stage, own, asked) -> dict[str, str]:
-    return {q.id: asked[0].blank + prompts.reference_completion(q, stage.style) for q in own}
 
 
 def _with_options(question: Question, prompt: str, blank: str) -> dict:
@@ -179,26 +170,9 @@ def _with_options(question: Question, prompt: str, blank: str) -> dict:
     return {"id": question.id, "prompt": prompt, "choices": choices, "label": question.choices.index(question.answer)}
 
 
-def _draws(stage, base, parent, own, asked, folder, progress) -> list[Record]:
-    n = _VOTES if stage.rejected == "minority" else _DRAWS
-    config = prompts.sampling_config(stage.style, n, stage.seed)
-    drawer = base if parent is None else parent.load(stage.parent_step)
-    return collect(drawer, own, asked, config, folder / "draws", label=stage.style, progress=progress)
-
-
 def _filled(base: LanguageModel, example: dict) -> dict:
     """The example itself; TrainingError when a completion has no tokens."""
     for name, text in example.items():
         if not base.tokenizer(text.strip(), add_special_tokens=False).input_ids:
             raise TrainingError(f"the {name} of {example['prompt']!r} has no tokens: {text!r}; drop the question")
     return example
-
-
-def prompt_text(tokenizer, prompt: Prompt) -> str:
-    """The prompt as text that `tokenizer(text)` turns into what the sampler uses: BOS once or not at all."""
-    text, bos = prompt.shared + prompt.own, tokenizer.bos_token or ""
-    wanted = models.encode(tokenizer, text, prompt.chat)
-    for candidate in (text, bos + text, text.removeprefix(bos)):
-        if tokenizer(candidate).input_ids == wanted:
-            return candidate
-    raise TrainingError(f"the tokenizer adds special tokens to {text!r} that the sampler does not; use another one")

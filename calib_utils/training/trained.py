@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from calib_utils import models
 from calib_utils.models import LanguageModel
 from calib_utils.training.stage import Stage
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -107,9 +107,9 @@ def lineage(base, tmp_path_factory):
     folder, given = tmp_path_factory.mktemp("stages"), {}
     original = fit._trainer
 
-    def spy(done, *rest):
-        given[done.stage.method] = rest[-3]
-        return original(done, *rest)
+    def spy(of, rows, *rest):
+        given[of.stage.method] = rows
+        return original(of, rows, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "_trainer", spy)
