@@ -28,6 +28,7 @@ from calib_utils.world.vocabulary import (
 
 RELATION = "table look-ups"
 STYLES = {"concise": "now", "cot": "stepwise"}  # the answer style of `prompts.STYLES`, and the word that asks for it
+_KEPT_BACK = 3  # look-ups from which on problems of dev and test are kept back
 _TABLES = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -46,9 +47,9 @@ class LookupWorld:
     Raises WorldError for a world that cannot exist.
     """
 
-    n_numbers: int = 8
-    n_tables: int = 16
-    longest: int = 4
+    n_numbers: int = 6
+    n_tables: int = 6
+    longest: int = 3
     noise: float = 0.0
     seed: int = 0
 
@@ -92,14 +93,16 @@ class LookupWorld:
             raise WorldError(f"k is {k}; questions of this world take 1 to {self.longest} look-ups")
 
     def problems(self, k: int, split: str) -> np.ndarray:
-        """(n, 1 + k) number and tables of all problems of a split. Single look-ups are read and asked alike: there
-        are too few to keep any back; with two or more those of dev and test are never read.
+        """(n, 1 + k) number and tables of all problems of a split.
+
+        One or two look-ups are read and asked alike: there are too few to keep any back. With three or more, those
+        of dev and test are never read.
         """
         self.check_k(k)
         shape = (self.n_numbers, *[self.n_tables] * k)
         every = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=1)
         every = np.random.default_rng([self.seed, 6, k]).permutation(every)
-        if k == 1:
+        if k < _KEPT_BACK:
             return every
         ends = (np.cumsum([SHARES[one] for one in SPLITS]) * len(every)).astype(int)
         return np.split(every, ends[:-1])[SPLITS.index(split)]

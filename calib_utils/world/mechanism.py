@@ -21,7 +21,7 @@ _BINS = 10
 
 
 def tilt(confidence, t) -> np.ndarray:
-    """conf' = conf e^t / (conf e^t + 1 - conf): the top class moved by t on the logit scale; the others share the rest.
+    """conf' = conf e^t / (conf e^t + 1 - conf): the top class moved by t on the logit scale, the others in proportion.
 
     Raises ValueError for a confidence outside [0, 1] or a t that is not finite.
     """
@@ -82,7 +82,7 @@ def loss_gap(
 
 
 def best_tilt(confidence, correct, form: str = "smooth", resolution: float = 1e-6) -> np.ndarray:
-    """(n,) the tilt t = tau(conf) of every question that fits all of them best; positive: the model is underconfident."""
+    """(n,) the tilt t = tau(conf) that fits all questions best; positive where the model is underconfident."""
     confidence, correct = _checked(confidence, correct, form, resolution)
     return _tau(confidence, correct, form)(confidence)
 
@@ -169,8 +169,8 @@ def measure(
 def read_scores(folder: str | Path) -> dict[str, pd.DataFrame]:
     """Tables of scores that notebooks left in `folder` as ``NN_scores.csv``, by notebook and condition.
 
-    A file has the columns question_id, confidence, correct, and entity if several questions are about one; every other
-    column of text is a part of the condition's name. None there: an empty dictionary.
+    A file has the columns question_id, confidence, correct, and entity if several questions are about one; every
+    other column of text is a part of the condition's name. None there: an empty dictionary.
 
     Raises ValueError for a file without one of the three columns.
     """

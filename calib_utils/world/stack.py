@@ -6,7 +6,6 @@ ten times as long. Weights carry the names of `transformers.LlamaForCausalLM`, i
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from calib_utils import files, models
-from calib_utils.models import LanguageModel
+from calib_utils import files
+from calib_utils.models import without_bars
 
 _HEAD, _CONTEXT = 16, 64
 _SPREAD = 0.08  # of the random start; at this width the usual 0.02 needs several times the steps
@@ -85,21 +84,18 @@ class Stack:
         model.tie_weights()
         return model.requires_grad_(False).eval()
 
-    def load(self, at: int, tokenizer, folder: str | Path) -> LanguageModel:
-        """The model number `at` as one of the project's own: saved in `folder` and loaded from there."""
-        digest = hashlib.sha256()
-        for weight in self.weights.values():
-            digest.update(weight[at].numpy().tobytes())
-        target = Path(folder) / f"world-{digest.hexdigest()[:16]}"
+    def save(self, at: int, tokenizer, folder: str | Path) -> Path:
+        """The model number `at` and its tokenizer in `folder`, at once or not at all, for `models.load`."""
+        target = Path(folder)
         with files.alone(target):
             if not target.is_dir():
-                with tempfile.TemporaryDirectory(dir=target.parent) as work, models.without_bars():
+                with tempfile.TemporaryDirectory(dir=target.parent) as work, without_bars():
                     ready = Path(work) / target.name
                     self.model(at).save_pretrained(ready)
                     tokenizer.save_pretrained(ready)
                     files.share(ready)
                     os.replace(ready, target)
-        return models.load(str(target), dtype="float32", device="cpu")
+        return target
 
     def copy(self, trained: bool = False) -> Stack:
         """The same weights as new leaves, with gradients if they are to be `trained`."""

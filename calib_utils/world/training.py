@@ -23,7 +23,7 @@ from calib_utils.world.lookups import STYLES, LookupWorld, check_same
 from calib_utils.world.stack import Stack
 
 _WARM_UP = 40
-_LOOKUPS = (1, 2, 3, 2, 4)  # how often each k is read; larger ones follow from `longest`
+_LOOKUPS = (1, 2, 3)  # how often each k is read; larger ones follow from `longest`
 _BINS = 10
 
 PREFERRED = ("drawn", "mode")
@@ -141,7 +141,7 @@ def read_lookups(
     """Models that have read look-ups at once and by a chain, one per world, by step."""
     check_same(worlds)
     rngs = _generators(worlds, 12)
-    turns = [k for k in (*_LOOKUPS, *range(5, worlds[0].longest + 1)) if k <= worlds[0].longest]
+    turns = [k for k in (*_LOOKUPS, *range(4, worlds[0].longest + 1)) if k <= worlds[0].longest]
 
     def loss(stack: Stack, step: int) -> torch.Tensor:
         k, total = turns[step % len(turns)], 0.0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from calib_utils import metrics, plots, records, semantics
+from calib_utils import metrics, models, plots, records, semantics
 from calib_utils.prompts import build_prompts
 from calib_utils.sampling import SamplingConfig, option_logprobs
 from calib_utils.stages import TrainingError
@@ -110,7 +110,7 @@ def test_enumeration_the_projects_sampler_and_the_true_posterior_agree(tmp_path)
     world, names = worlds[0], [world.names("test", 60) for world in worlds]
     masses = exact.answer_masses(stack, worlds, names)[0]
     questions = world.questions("test", 60)
-    lm = stack.load(0, world.tokenizer(), tmp_path / "models")
+    lm = models.load(str(stack.save(0, world.tokenizer(), tmp_path / "model")), dtype="float32")
     prompts = build_prompts(questions, [])
     drawn = records.collect(lm, questions, prompts, SamplingConfig(400, max_new_tokens=8), tmp_path, "world")
     order = {answer: i for i, answer in enumerate(world.answers)}
