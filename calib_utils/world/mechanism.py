@@ -21,7 +21,7 @@ _BINS = 10
 
 
 def tilt(confidence, t) -> np.ndarray:
-    """conf' = conf e^t / (conf e^t + 1 - conf): the top class moved by t on the logit scale, the others in proportion.
+    """conf' = conf e^t / (conf e^t + 1 - conf): the top class moved by t on the logit scale, the rest in proportion.
 
     Raises ValueError for a confidence outside [0, 1] or a t that is not finite.
     """
@@ -137,8 +137,10 @@ def measure(
 ) -> pd.DataFrame:
     """Loss gap and calibration error of tables of scores (confidence, correct; entity, if there is one), by name.
 
-    Columns: condition, n, gap, gap_low, gap_high, smece, smece_low, smece_high, floor (of the smECE), signed (mean
-    confidence minus accuracy), bound (`error_bound` of the gap). Raises ValueError for no tables.
+    Columns: notebook (first word of the name), condition, n, gap, gap_low, gap_high, error (smECE), error_low,
+    error_high, floor (of the smECE), signed (mean confidence minus accuracy), bound (`error_bound` of the gap).
+
+    Raises ValueError for no tables.
     """
     if not tables:
         raise ValueError("there are no tables of scores; give at least one condition")
@@ -150,14 +152,15 @@ def measure(
         error = metrics.evaluate(*pair, "smece", n_boot, seed, entities)
         rows.append(
             {
+                "notebook": name.split()[0],
                 "condition": name,
                 "n": len(table),
                 "gap": gap.value,
                 "gap_low": gap.low,
                 "gap_high": gap.high,
-                "smece": error.value,
-                "smece_low": error.low,
-                "smece_high": error.high,
+                "error": error.value,
+                "error_low": error.low,
+                "error_high": error.high,
                 "floor": error.floor,
                 "signed": float(np.mean(pair[0] - pair[1])),
                 "bound": float(error_bound(gap.value)),

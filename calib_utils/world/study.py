@@ -45,6 +45,7 @@ from calib_utils.world.training import (
 
 _UNUSED = ("profile", "figures", "runs", "n_boot")  # parameters that no table of a study depends on
 _CHOICES = 4
+_MODE = "DPO, mode"
 MEASURES = {
     "error": "calibration error (smECE against the truth)",
     "gap": "loss gap (nats)",
@@ -92,6 +93,16 @@ class Study:
             self.base.save(at, self.worlds[at].tokenizer(), folder)
         return models.load(str(folder), dtype="float32", device="cpu")
 
+    def exact(self, at: int, n: int) -> np.ndarray:
+        """(n, answers) class masses of one base model for its first `n` test questions."""
+
+        def compute() -> pd.DataFrame:
+            names = [world.names("test", n, self.run.seed) for world in self.worlds]
+            masses = exact.answer_masses(self.base, self.worlds, names)[at]
+            return pd.DataFrame(masses, columns=list(self.worlds[at].answers))
+
+        return self._kept(f"exact-{at}-{n}", compute).to_numpy()
+
     @cached_property
     def lookups(self) -> dict[int, Stack]:
         """Models of look-ups by reading step; trained when first asked for."""
@@ -121,20 +132,19 @@ class Study:
                 "grpo", learning_rate=run.tune_lr, batch_size=run.grpo_batch, group_size=run.grpo_group, **kept
             ),
             ("tuning", "DPO, drawn"): self._dpo(preferred="drawn", **kept),
-            ("tuning", "DPO, mode"): self._dpo(**kept),
+            ("tuning", _MODE): self._dpo(**kept),
             ("method", "DPO + cross-entropy"): self._dpo(sft_weight=1.0),
             ("method", "DPO + BCE"): self._dpo(calibration_weight=run.bce_weight, calibration_form="bce"),
             ("method", "cDPO"): self._dpo(label_smoothing=run.label_smoothing),
             ("method", "CATTO, s = 1"): self._dpo(calibration_weight=1.0),
             ("method", f"CATTO, s = {run.surrogate_temperature:g}"): self._dpo(**catto),
         }
-        found |= {("beta", f"beta {beta:g}"): self._dpo(beta=beta) for beta in run.betas}
-        found |= {("weight", f"lambda {w:g}"): self._dpo(**{**catto, "calibration_weight": w}) for w in run.weights}
-        found |= {
-            ("s", f"s {s:g}"): self._dpo(calibration_weight=1.0, surrogate_temperature=s) for s in run.temperatures
-        }
-        found |= {("side", f"rejected {side}"): self._dpo(**catto, rejected_side=side) for side in run.sides}
-        found |= {("form", f"form {form}"): self._dpo(**catto, calibration_form=form) for form in run.forms}
+        changed = {f"beta {beta:g}": self._dpo(beta=beta) for beta in run.betas}
+        changed |= {f"lambda {w:g}": self._dpo(**{**catto, "calibration_weight": w}) for w in run.weights}
+        changed |= {f"s {s:g}": self._dpo(**{**catto, "surrogate_temperature": s}) for s in run.temperatures}
+        changed |= {f"rejected {side}": self._dpo(**catto, rejected_side=side) for side in run.sides}
+        changed |= {f"form {form}": self._dpo(**catto, calibration_form=form) for form in run.forms}
+        found |= {("ablation", name): settings for name, settings in changed.items()}
         return found
 
     def answers(self) -> pd.DataFrame:
@@ -153,12 +163,19 @@ class Study:
         for shift in run.shifts:
             moved = [replace(world, shift=shift) for world in self.worlds]
             yield self._scored(self.base, "shift", "base", shift, moved)
-        settings = self.tunings()
+        settings, s = self.tunings(), f"s {run.surrogate_temperature:g}"
+        again = {  # shown in a second panel, too
+            _MODE: [("method", "DPO"), ("ablation", "lambda 0 (DPO), beta 0.1")],
+            f"CATTO, s = {run.surrogate_temperature:g}": [("ablation", f"lambda 1, {s}, z, l1")],
+            "CATTO, s = 1": [("ablation", "s 1")],
+        }
         for (panel, name), tuning in tqdm(settings.items(), desc="tuning", mininterval=5):
             for step, stack in tune(self.base, self.worlds, tuning).items():
-                yield self._scored(stack, panel, name, step)
-                if name == "DPO, mode" and step == run.tune_steps:
-                    yield self._scored(stack, "method", "DPO", step)
+                table = self._scored(stack, panel, name, step)
+                yield table
+                if step == run.tune_steps and name in again:
+                    yield from (table.assign(panel=panel, condition=name) for panel, name in again[name])
+                if name == _MODE and step == run.tune_steps:
                     yield self._cooled(stack, step)
         for name, weight in (("CFT after DPO", 0.0), ("RCFT after DPO", 1.0)):
             repair = Tuning("cft", run.tune_steps, run.tune_lr, run.tune_batch, calibration_weight=weight)
@@ -266,7 +283,7 @@ class Study:
     def _learnability(self) -> Iterator[dict]:
         run = self.run
         stages = {f"read {step}": stack for step, stack in self.read.items()}
-        stages |= {"DPO, mode": self.broken}
+        stages |= {_MODE: self.broken}
         test = self._names("test")
         train = [world.names("train", run.probe_pool, run.seed) for world in self.worlds]
         ids = exact.stacked([w.prompt_ids(n) for w, n in zip(self.worlds, train, strict=True)])
@@ -306,7 +323,9 @@ class Study:
     @staticmethod
     def _learned(family: str, setting: str, k: int, seed: int, gaps, confidence, reached) -> dict:
         error = _error(np.minimum(confidence, 1.0), reached.astype(float))
-        return {"family": family, "setting": setting, "k": k, "seed": seed, "kl": float(gaps.mean()), "error": error}
+        label = f"k = {k}, {setting}" if k else setting
+        about = {"family": family, "setting": setting, "k": k, "label": label, "seed": seed}
+        return about | {"kl": float(gaps.mean()), "error": error}
 
     def selection(self) -> pd.DataFrame:
         """Confidence@k, vote, own probability, oracle, Bayes choice: columns model, strategy, k, seed, correct."""
@@ -489,6 +508,28 @@ def over_seeds(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -
             found = seed_estimate(part[column].to_numpy())
             rows.append({**dict(zip(by, key, strict=True)), "metric": column, **metrics._plain(found)})
     return pd.DataFrame(rows)
+
+
+def points(
+    table: pd.DataFrame, by: Sequence[str], columns: Sequence[str] = ("gap", "error", "signed")
+) -> pd.DataFrame:
+    """Means over training seeds side by side: columns of `by`, n (seeds), then name, name_low, name_high of each."""
+    rows = []
+    for key, part in table.groupby(list(by), sort=False):
+        row = dict(zip(by, key, strict=True)) | {"n": len(part)}
+        for column in columns:
+            found = seed_estimate(part[column].to_numpy())
+            row |= {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def along(answers: pd.DataFrame, tilts: pd.DataFrame) -> pd.DataFrame:
+    """`points` of every different condition, with a column `group` for a picture: what was done, or that it is exact."""
+    found = points(pd.concat([answers, tilts]), ["panel", "condition", "strength"])
+    named = {"tilt": "exact, tilted", "method": "remedies", "ablation": "remedies"}
+    group = found["panel"].replace(named).where(found["panel"] != "tuning", found["condition"])
+    return found.assign(group=group).drop_duplicates(["gap", "error"], ignore_index=True)
 
 
 def seed_estimate(values: Sequence[float], minus: Sequence[float] | None = None) -> metrics.Estimate:

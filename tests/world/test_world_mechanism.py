@@ -92,7 +92,7 @@ def test_scores_that_notebooks_leave_are_read_by_condition(tmp_path, truth):
     measured = mechanism.measure(found, n_boot=50).set_index("condition")
     base, broken = measured.loc["02 base concise"], measured.loc["02 DPO concise"]
     assert broken["gap_low"] > 0 > base["gap_low"] and broken["signed"] > 0.05
-    assert broken["smece"] < broken["bound"] and broken["n"] == 300
+    assert broken["error"] < broken["bound"] and broken["n"] == 300
     pd.DataFrame({"confidence": [0.5]}).to_csv(tmp_path / "03_scores.csv")
     with pytest.raises(ValueError, match="has no column 'question_id'"):
         mechanism.read_scores(tmp_path)
