@@ -455,7 +455,7 @@ class WorldStudy(FolderConfig):
     probe_steps: Positive = 100
     probe_pool: Positive = 600
     probe_rank: Positive = 8
-    n_select: Positive = 60
+    n_select: Positive = 50
     candidates: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 8, 16]
     n_house: Positive = 100
     n_samples: Positive = 50

@@ -47,13 +47,13 @@ def drawing(texts: pd.DataFrame, classes: pd.DataFrame):
         xytext=(classes["read"].iloc[0], 0.5),
         arrowprops={"arrowstyle": "->", "linewidth": 1.6},
     )
+    figure.get_layout_engine().set(wspace=0.12)
     for name, color in zip(dict.fromkeys(texts["class"]), dict.fromkeys(colors), strict=True):
         own = at[texts["class"] == name]
         axes[0].axhspan(own.min() - 0.45, own.max() + 0.45, color=color, alpha=0.08, linewidth=0)
-        ends = {"xyA": (1.0, own.mean()), "coordsA": axes[0].get_yaxis_transform()}
-        ends |= {"xyB": (0.0, order[name]), "coordsB": axes[1].get_yaxis_transform()}
-        reach = ConnectionPatch(**ends, arrowstyle="->", color=color, linewidth=1.4, shrinkB=42)
-        figure.add_artist(reach)
+        ends = {"xyA": (1.01, own.mean()), "coordsA": axes[0].get_yaxis_transform()}
+        ends |= {"xyB": (-0.17, order[name]), "coordsB": axes[1].get_yaxis_transform()}
+        figure.add_artist(ConnectionPatch(**ends, arrowstyle="->", color=color, linewidth=1.6))
     axes[1].legend(loc="lower right")
     axes[2].legend(loc="lower right")
     figure.suptitle(f'Question "{classes["question"].iloc[0]}": what is said, what is meant, what preferences change')
@@ -84,7 +84,7 @@ def interval_panels(table: pd.DataFrame, label: str, labels: Mapping[str, str], 
         if rows["low"].min() < 0 < rows["high"].max():
             ax.axvline(0, color="0.3", linewidth=0.8)
     axes[0].set_yticks(range(len(names)), names)
-    axes[0].set_title(f"means over {table['n'].iloc[0]} seeds, 95 % intervals")
+    axes[0].set_title(_about(table))
     return figure
 
 
@@ -94,7 +94,7 @@ def gap_against_error(table: pd.DataFrame, group: str, title: str = "", annotate
     Columns gap, error, and their ends gap_low, gap_high, error_low, error_high. Filled: overconfident (`signed` above
     0), open: underconfident. The axis of the gap is drawn as its root, on which the bound is straight.
     """
-    figure, axes = plots.panels(1, width=7.4, height=5.2)
+    figure, axes = plots.panels(1, width=8.6, height=5.0)
     ax = axes[0]
     for i, (name, part) in enumerate(table.groupby(group, sort=False)):
         color, marker = f"C{i % 7}", _MARKERS[i % len(_MARKERS)]
@@ -109,41 +109,50 @@ def gap_against_error(table: pd.DataFrame, group: str, title: str = "", annotate
                 ax.annotate(
                     getattr(row, annotate), (row.gap, row.error), (4, 4), textcoords="offset points", fontsize=7
                 )
-    top = max(float(table["gap_high"].max()), 1e-3)
-    points = np.linspace(0, np.sqrt(top), 200) ** 2
+    least, most = min(float(table["gap"].min()), 0.0), max(float(table["gap"].max()), 1e-3)
+    points = np.linspace(0, np.sqrt(most), 200) ** 2
     ax.plot(points, error_bound(points), color="0.3", linestyle="--", label="bound: sqrt(gap / 2)")
     ax.axvline(0, color="0.8", linewidth=1, zorder=0)
     ax.set_xscale("function", functions=(_root, _square))
-    least = min(float(table["gap_low"].min()), 0.0)
-    ticks = [
-        t for t in (-0.1, -0.03, -0.01, 0, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0) if 1.1 * least <= t <= 1.1 * top
-    ]
+    ticks = [t for t in (0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0) if t <= 1.1 * most]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    ax.set(xlabel="loss gap (nats)", ylabel="calibration error (smECE)", title=title, ylim=(0, None))
+    edge = _root(most) / 20  # intervals may go on beyond the picture, points do not
+    ax.set_xlim(_square(_root(least) - edge), _square(_root(most) + edge))
+    highest = max(float(table["error"].max()), float(error_bound(most)))
+    ax.set(xlabel="loss gap (nats)", ylabel="calibration error (smECE)", title=title, ylim=(0, 1.08 * highest))
     filled = [plt.Line2D([], [], marker="o", color="0.3", linestyle="", markerfacecolor=f) for f in ("0.3", "white")]
     handles, names = ax.get_legend_handles_labels()
-    ax.legend([*handles, *filled], [*names, "overconfident", "underconfident"], loc="upper left")
+    names = [*names, "overconfident", "underconfident"]
+    figure.legend([*handles, *filled], names, loc="outside right upper")
     return figure
 
 
 def scatter(table: pd.DataFrame, x: str, y: str, group: str, xlabel: str, ylabel: str, note: str = ""):
     """Values `y` against `x` with their ends (x_low, ...), one colour per `group`; `note` is a column of labels."""
-    figure, axes = plots.panels(1, width=6.8, height=4.6)
+    figure, axes = plots.panels(1, width=8.2, height=4.8)
     for i, (name, part) in enumerate(table.groupby(group, sort=False)):
         sides = [[part[c] - part[f"{c}_low"], part[f"{c}_high"] - part[c]] for c in (y, x)]
         marker = _MARKERS[i % len(_MARKERS)]
         axes[0].errorbar(part[x], part[y], *sides, fmt=marker, color=f"C{i}", markersize=6, elinewidth=1, label=name)
         for row in part.to_dict("records") if note else ():
             axes[0].annotate(str(row[note]), (row[x], row[y]), (5, 4), textcoords="offset points", fontsize=8)
-    axes[0].set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
-    axes[0].legend()
+    edge = 0.06 * max(float(table[x].max()), 1e-6)  # intervals may go on beyond the picture, points do not
+    axes[0].set(xlabel=xlabel, ylabel=ylabel, ylim=(0, 1.15 * float(table[y].max())))
+    axes[0].set_xlim(min(float(table[x].min()), 0.0) - edge, float(table[x].max()) + 3 * edge)
+    figure.legend(loc="outside right upper", title=f"means over {table['n'].iloc[0]} seeds")
     return figure
 
 
 def _legend_below(figure, ax, table: pd.DataFrame) -> None:
-    title = f"means over {table['n'].iloc[0]} seeds, 95 % intervals"
     handles, names = ax.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, title=title)
+    figure.legend(handles, names, loc="outside lower center", ncols=5, title=_about(table))
+
+
+def _about(table: pd.DataFrame) -> str:
+    """What a mean and its interval are over."""
+    asked = sorted(set(table.get("questions", [])))
+    of = f" of {asked[0]:.0f}" + (f" to {asked[-1]:.0f}" if len(asked) > 1 else "") + " questions" if asked else ""
+    return f"means over {table['n'].iloc[0]} seeds{of}, 95 % intervals"
 
 
 def _root(x):

@@ -45,7 +45,9 @@ from calib_utils.world.training import (
 
 _UNUSED = ("profile", "figures", "runs", "n_boot")  # parameters that no table of a study depends on
 _CHOICES = 4
+_TURNS = 5  # orders of the candidates
 _MODE = "DPO, mode"
+_LIMITS = {"signed": (-1.0, 1.0), "gap": (-np.inf, np.inf), "kl": (0.0, np.inf)}  # of others: 0 to 1
 MEASURES = {
     "error": "calibration error (smECE against the truth)",
     "gap": "loss gap (nats)",
@@ -282,7 +284,7 @@ class Study:
 
     def _learnability(self) -> Iterator[dict]:
         run = self.run
-        stages = {f"read {step}": stack for step, stack in self.read.items()}
+        stages = {f"@{step}": stack for step, stack in self.read.items()}
         stages |= {_MODE: self.broken}
         test = self._names("test")
         train = [world.names("train", run.probe_pool, run.seed) for world in self.worlds]
@@ -313,7 +315,7 @@ class Study:
                         right = masses[i].argmax(axis=1) == world.steps(problems[i])[:, -1]
                         confidence = masses[i].max(axis=1)
                         family = "at once" if style == "concise" else "by a chain"
-                        yield self._learned(family, f"step {step}", k, world.seed, gaps[i], confidence, right)
+                        yield self._learned(family, f"@{step}", k, world.seed, gaps[i], confidence, right)
 
     def _probed(self, stack: Stack, ids, targets, first: int, held_out) -> np.ndarray:
         return probe.kl_gap(
@@ -323,7 +325,7 @@ class Study:
     @staticmethod
     def _learned(family: str, setting: str, k: int, seed: int, gaps, confidence, reached) -> dict:
         error = _error(np.minimum(confidence, 1.0), reached.astype(float))
-        label = f"k = {k}, {setting}" if k else setting
+        label = f"k{k} {setting}" if k else setting
         about = {"family": family, "setting": setting, "k": k, "label": label, "seed": seed}
         return about | {"kl": float(gaps.mean()), "error": error}
 
@@ -339,7 +341,7 @@ class Study:
             for i, world in enumerate(self.worlds):
                 found, posterior = self.drawn(stack, i, run.n_select, max(run.candidates))
                 for k in run.candidates:
-                    rows = select(found, world.collapse(), [k], repeats=10, seed=run.seed)
+                    rows = select(found, world.collapse(), [k], repeats=_TURNS, seed=run.seed)
                     table = rows.groupby("strategy", as_index=False)["correct"].mean()
                     bayes = {"strategy": "Bayes choice", "correct": _bayes(found, world, posterior, k)}
                     table = pd.concat([table, pd.DataFrame([bayes])], ignore_index=True)
@@ -465,7 +467,7 @@ def _bayes(found: Sequence[Record], world: AnswerWorld, posterior: np.ndarray, k
     for record, p in zip(found, posterior, strict=True):
         names = semantics.classes(record.question, record.completions, world.collapse())
         every = np.repeat(np.arange(len(names)), [c.count for c in record.completions])
-        for turn in range(10):
+        for turn in range(_TURNS):
             drawn = np.random.default_rng([turn, *record.question.id.encode()]).permutation(every)[:k]
             among = [order[names[i]] for i in drawn if names[i] in order]
             hits.append(bool(among) and world.answers[max(among, key=lambda a: p[a])] == record.question.answer)
@@ -500,13 +502,16 @@ def per_seed(scores: pd.DataFrame, by: Sequence[str], truth: str = "truth") -> p
 def over_seeds(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
     """Mean of columns over training seeds with Student's 95 % interval, in long form.
 
-    Columns: those of `by`, metric, value, low, high, n (seeds). Without a second seed low and high are the value.
+    Columns: those of `by`, metric, value, low, high, n (seeds), questions (of each seed, if the table says so). Ends
+    are cut to the range of the measure. Without a second seed low and high are the value.
     """
     rows = []
     for key, part in table.groupby(list(by), sort=False):
+        questions = {"questions": round(part["n"].mean())} if "n" in part else {}
         for column in columns:
-            found = seed_estimate(part[column].to_numpy())
-            rows.append({**dict(zip(by, key, strict=True)), "metric": column, **metrics._plain(found)})
+            found = seed_estimate(part[column].to_numpy(), limits=_LIMITS.get(column, (0.0, 1.0)))
+            row = {**dict(zip(by, key, strict=True)), "metric": column}
+            rows.append(row | {name: getattr(found, name) for name in ("value", "low", "high", "n")} | questions)
     return pd.DataFrame(rows)
 
 
@@ -518,26 +523,31 @@ def points(
     for key, part in table.groupby(list(by), sort=False):
         row = dict(zip(by, key, strict=True)) | {"n": len(part)}
         for column in columns:
-            found = seed_estimate(part[column].to_numpy())
+            found = seed_estimate(part[column].to_numpy(), limits=_LIMITS.get(column, (0.0, 1.0)))
             row |= {column: found.value, f"{column}_low": found.low, f"{column}_high": found.high}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def along(answers: pd.DataFrame, tilts: pd.DataFrame) -> pd.DataFrame:
-    """`points` of every different condition, with a column `group` for a picture: what was done, or that it is exact."""
+    """`points` of every different condition, with a column `group` for a picture: what was done to it."""
     found = points(pd.concat([answers, tilts]), ["panel", "condition", "strength"])
     named = {"tilt": "exact, tilted", "method": "remedies", "ablation": "remedies"}
     group = found["panel"].replace(named).where(found["panel"] != "tuning", found["condition"])
     return found.assign(group=group).drop_duplicates(["gap", "error"], ignore_index=True)
 
 
-def seed_estimate(values: Sequence[float], minus: Sequence[float] | None = None) -> metrics.Estimate:
-    """Mean over training seeds, or of the paired difference to another model's values, with Student's interval."""
+def seed_estimate(
+    values: Sequence[float], minus: Sequence[float] | None = None, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> metrics.Estimate:
+    """Mean over training seeds, or of the paired difference to another model's values, with Student's interval.
+
+    Its ends are cut to `limits`, the range of the measure.
+    """
     values = np.asarray(values, dtype=float) - (0.0 if minus is None else np.asarray(minus, dtype=float))
     mean, n = float(values.mean()), len(values)
     reach = 0.0 if n < 2 else float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
-    return metrics.Estimate(mean, mean - reach, mean + reach, n)
+    return metrics.Estimate(mean, max(mean - reach, limits[0]), min(mean + reach, limits[1]), n)
 
 
 def paired(table: pd.DataFrame, first: str, second: str, measure: str, label: str = "condition") -> metrics.Estimate:
