@@ -95,8 +95,8 @@ def _chains(table: str, measure: str, minus: bool):
 def _growth(tables: Tables) -> Estimate:
     rows = tables["growth"]
     rows = rows[rows["k"] == rows["k"].max()]
-    means = rows.groupby(["seed", "given"])["confidence"].mean().unstack()
-    return seed_estimate(means.iloc[:, -1], means.iloc[:, 0])
+    spread = rows.groupby(["seed", "given"])["confidence"].std().unstack()
+    return seed_estimate(spread.iloc[:, -1], spread.iloc[:, 0])
 
 
 def _selected(model: str, first: str, second: str):
@@ -157,8 +157,8 @@ STATEMENTS = {
     ),
     "world-growth": Statement(
         PAPER,
-        "Theorem 9: intermediate confidence grows along a chain",
-        "g before the last step minus g before the first, longest chains",
+        "Theorem 9: what a chain will answer is decided on the way, not before its first step",
+        "spread of g before the last step minus spread before the first, longest chains",
         _growth,
     ),
     "world-sft-keeps": Statement(
