@@ -8,7 +8,8 @@ import nbformat
 import pandas as pd
 import pytest
 
-from calib_utils import claims, findings, plots
+from calib_utils import claims, plots
+from calib_utils.claims import findings
 from calib_utils.home import ROOT
 from calib_utils.running import cli, runner
 

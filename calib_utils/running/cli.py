@@ -261,7 +261,8 @@ def _bench(options) -> int:
 
 
 def _readme(options) -> int:
-    from calib_utils import claims, findings
+    from calib_utils import claims
+    from calib_utils.claims import findings
 
     path, rows = ROOT / "README.md", claims.read_claims(ROOT / "figures")
     if not path.is_file() or not rows:

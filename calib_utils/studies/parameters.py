@@ -272,7 +272,78 @@ class LifecycleStudy(AskingConfig):
         return self
 
 
+class WorldStudy(FolderConfig):
+    """Parameters of notebook 07: the exact world, what is trained in it and how strongly, and what is measured."""
+
+    NOTEBOOK: ClassVar[str] = "07_mechanism"
+
+    train_seeds: Annotated[list[int], Field(min_length=2)] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    n_questions: Annotated[int, Field(ge=40)] = 600
+    n_answers: Positive = 8
+    n_forms: Positive = 5
+    n_syllables: Positive = 20
+    ambiguity: Annotated[float, Field(gt=0)] = 1.0
+    shifts: list[Annotated[float, Field(ge=0, le=1)]] = [0.0, 0.25, 0.5, 0.75, 1.0]
+    tilts: list[float] = [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0]
+    width: Positive = 64
+    other_widths: list[Positive] = [16, 32]
+    read_steps: Positive = 400
+    kept_steps: list[Positive] = [25, 50, 100, 200]
+    read_batch: Positive = 256
+    read_lr: LearningRate = 5e-3
+    tune_steps: Positive = 50
+    tune_batch: Positive = 128
+    tune_lr: LearningRate = 3e-4
+    strengths: Annotated[list[Positive], Field(min_length=1)] = [10, 25, 50, 100]
+    grpo_batch: Positive = 32
+    grpo_group: Annotated[int, Field(ge=2)] = 8
+    betas: list[Annotated[float, Field(gt=0)]] = [0.3, 1.0]
+    surrogate_temperature: Temperature = 0.3
+    weights: list[Weight] = [0.3, 3.0]
+    temperatures: list[Temperature] = [0.1]
+    sides: list[Side] = ["1-z", "off"]
+    forms: list[Form] = ["l2"]
+    bce_weight: Weight = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    n_numbers: Positive = 6
+    n_tables: Positive = 6
+    longest: Annotated[int, Field(ge=2)] = 3
+    slips: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    lookup_steps: Positive = 500
+    lookup_kept: list[Positive] = [250]
+    lookup_batch: Positive = 64
+    lookup_lr: LearningRate = 6e-3
+    lookup_layers: Positive = 2
+    n_chains: Annotated[int, Field(ge=20)] = 100
+    probe_steps: Positive = 100
+    probe_pool: Positive = 600
+    probe_rank: Positive = 8
+    n_select: Positive = 50
+    candidates: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 8, 16]
+    n_house: Positive = 100
+    n_samples: Positive = 50
+    seed: int = 0
+    n_boot: Positive = 1000
+
+    @model_validator(mode="after")
+    def _what_is_reported_is_kept(self):
+        _check_reported(self.strengths, self.tune_steps)
+        for kept, last in ((self.kept_steps, self.read_steps), (self.lookup_kept, self.lookup_steps)):
+            if not all(step < last for step in kept):
+                raise ValueError(f"the steps {kept} are kept of a reading of {last}; they must lie below it")
+        return self
+
+
 STUDIES: dict[str, type[FolderConfig]] = {  # what declares the parameters of a notebook
     study.NOTEBOOK: study
-    for study in (SamplingStudy, LineageStudy, ChainStudy, CattoStudy, RepairStudy, LifecycleStudy, ClaimsStudy)
+    for study in (
+        SamplingStudy,
+        LineageStudy,
+        ChainStudy,
+        CattoStudy,
+        RepairStudy,
+        LifecycleStudy,
+        WorldStudy,
+        ClaimsStudy,
+    )
 }

@@ -11,7 +11,7 @@ from importlib import resources
 
 import pandas as pd
 
-SEARCHES = resources.files("calib_utils") / "search"
+SEARCHES = resources.files("calib_utils.claims") / "search"
 _IN_WORDS = {"partly": "partly reproduced"}  # every other verdict is a phrase already
 _ABOUT = {"profile": "profile", "model": "model", "dataset": "data"}
 _OF_KIND = {"paper": ("claim of the papers", "claims of the papers"), "extension": ("extension", "extensions")}
