@@ -35,6 +35,7 @@ QUANTITIES = {
     "relative reduction": "share of the debiased calibration error that is removed",
     "accuracy difference": "accuracy, difference of two models",
     "AUROC": "AUROC of confidence",
+    "rank correlation": "rank correlation over conditions",
 }
 ABOVE, BELOW = "above", "below"
 _Z = NormalDist().inv_cdf(0.975)

@@ -277,7 +277,7 @@ class WorldStudy(FolderConfig):
 
     NOTEBOOK: ClassVar[str] = "07_mechanism"
 
-    train_seeds: Annotated[list[int], Field(min_length=2)] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    train_seeds: Annotated[list[int], Field(min_length=2)] = [10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
     n_questions: Annotated[int, Field(ge=40)] = 600
     n_answers: Positive = 8
     n_forms: Positive = 5

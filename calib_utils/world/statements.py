@@ -247,7 +247,7 @@ STATEMENTS = {
     ),
     "world-rcft": Statement(
         PAPER,
-        "RCFT calibrates better than CFT",
+        "RCFT gives up some of CFT's calibration",
         "ECE of multiple choice of RCFT minus CFT",
         _minus(("method", "RCFT after DPO"), ("method", "CFT after DPO"), "choices"),
     ),
@@ -285,10 +285,3 @@ def table(found: Mapping[str, Estimate]) -> pd.DataFrame:
         row = {"id": name, "kind": about.kind, "statement": about.statement, "quantity": about.quantity}
         rows.append(row | {column: getattr(estimate, column) for column in ("value", "low", "high", "n")})
     return pd.DataFrame(rows)
-
-
-def sentences(found: Mapping[str, Estimate]) -> str:
-    """One sentence per statement as Markdown: what was measured, with its interval."""
-    lines = [f"- **{STATEMENTS[name].statement}**: {STATEMENTS[name].quantity} {e}." for name, e in found.items()]
-    seeds = {estimate.n for estimate in found.values()}
-    return "\n".join([f"Means over {max(seeds)} training seeds, 95 % intervals.", "", *lines])
