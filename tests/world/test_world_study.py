@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from calib_utils.config import STUDIES, ConfigError, WorldStudy, profile_parameters
+from calib_utils.config import profile_parameters
+from calib_utils.errors import ConfigError
+from calib_utils.studies import STUDIES, WorldStudy
 from calib_utils.world import exact, probe, statements, study
 from calib_utils.world.answers import AnswerWorld
 from calib_utils.world.lookups import LookupWorld
