@@ -8,3 +8,4 @@ from calib_utils.studies.parameters import LifecycleStudy as LifecycleStudy
 from calib_utils.studies.parameters import LineageStudy as LineageStudy
 from calib_utils.studies.parameters import RepairStudy as RepairStudy
 from calib_utils.studies.parameters import SamplingStudy as SamplingStudy
+from calib_utils.studies.parameters import WorldStudy as WorldStudy
