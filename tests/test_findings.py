@@ -255,5 +255,5 @@ def test_a_search_that_was_not_recorded_is_an_error():
 
 
 def test_findings_load_neither_torch_nor_plotting():
-    program = "import sys; from calib_utils import findings; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    program = "import sys, calib_utils.claims.findings; assert not {'torch', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -4,9 +4,9 @@ Every error is against the known probability of being right, so that none has a 
 training seeds, each with a world of its own, in place of questions.
 """
 
-from calib_utils.claims.base import CALIBRATED
+from calib_utils.claims.base import CALIBRATED, TELLS_APART
 from calib_utils.claims.papers import CATTO, REPAIR, SEMANTIC
-from calib_utils.claims.rules import ABOVE, BELOW, Bound, Claim, Effect
+from calib_utils.claims.rules import ABOVE, BELOW, Bound, Claim, Condition, Effect
 
 NOTEBOOK = "07_mechanism"
 _GAP = 0.05  # as on the real model: models with a smaller error count as calibrated
@@ -21,11 +21,32 @@ _OURS = "No paper states it: the world makes it measurable."
 _BREAKS = Effect("error difference", ABOVE, margin=_GAP)
 
 
-def _claim(name: str, claim: str, source: str, quote: str, measure: str, rule: Effect | Bound, **paper) -> Claim:
+def _claim(
+    name: str,
+    claim: str,
+    source: str,
+    quote: str,
+    measure: str,
+    rule: Effect | Bound,
+    conditions: tuple[Condition, ...] = (),
+    **paper,
+) -> Claim:
     kind = "extension" if quote == _OURS else "paper"
     value = paper.pop("value", "not measured there")
     return Claim(
-        f"world-{name}", NOTEBOOK, claim, kind, quote, source, value, _EXACT, measure, rule, where="world", **paper
+        id=f"world-{name}",
+        notebook=NOTEBOOK,
+        claim=claim,
+        kind=kind,
+        quote=quote,
+        source=source,
+        paper_value=value,
+        faithful=_EXACT,
+        measure=measure,
+        rule=rule,
+        conditions=conditions,
+        where="world",
+        **paper,
     )
 
 
@@ -34,9 +55,10 @@ CLAIMS = (
         "reading",
         "Cross-entropy on tokens alone calibrates the meaning",
         SEMANTIC,
-        "The paper derives that a model at a minimum of the loss is calibrated in meaning.",
+        "The paper proves that a model at a minimum of the loss is calibrated in meaning (Theorem 6).",
         "smECE against the truth of models that have read",
         CALIBRATED,
+        (TELLS_APART,),
     ),
     _claim(
         "order",

@@ -272,6 +272,11 @@ STATEMENTS = {
 }
 
 
+def informative(tables: Tables) -> Estimate:
+    """AUROC of the confidence of models that have read: a constant one would pass every bound on an error."""
+    return seed_estimate(_condition(tables, "method", "base")["auroc"], limits=(0.0, 1.0))
+
+
 def estimates(tables: Tables) -> dict[str, Estimate]:
     """The estimate of every statement, by its id. `n` counts training seeds."""
     return {name: statement.measure(tables) for name, statement in STATEMENTS.items()}

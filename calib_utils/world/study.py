@@ -24,6 +24,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from calib_utils import metrics, models, semantics, storage
+from calib_utils.metrics.scores import auroc
 from calib_utils.models import LanguageModel
 from calib_utils.studies.selection import select
 from calib_utils.studies.temperature_scaling import fit_temperature
@@ -482,7 +483,7 @@ def per_seed(scores: pd.DataFrame, by: Sequence[str], truth: str = "truth") -> p
     """`MEASURES` of every condition and training seed, against the known probability in column `truth`: no outcome is
     drawn, so that no noise of outcomes is left in them.
 
-    Columns: those of `by`, seed, n, and the measures that the table has the columns for.
+    Columns: those of `by`, seed, n, auroc, and the measures that the table has the columns for.
     """
     rows = []
     for key, part in scores.groupby([*by, "seed"], sort=False):
@@ -490,6 +491,7 @@ def per_seed(scores: pd.DataFrame, by: Sequence[str], truth: str = "truth") -> p
         row = dict(zip([*by, "seed"], key, strict=True)) | {"n": len(part), "error": _error(confidence, true)}
         row |= {"gap": mechanism.loss_gap(confidence, true).value, "signed": float((confidence - true).mean())}
         row |= {"accuracy": float(true.mean()), "confidence": float(confidence.mean())}
+        row["auroc"] = _auroc(confidence, true)
         row |= {name: float(part[name].mean()) for name in ("distance", "covered") if name in part}
         if "choice_truth" in part:
             pair = part["choice_confidence"].to_numpy(), part["choice_truth"].to_numpy()
@@ -497,6 +499,12 @@ def per_seed(scores: pd.DataFrame, by: Sequence[str], truth: str = "truth") -> p
             row["choices_accuracy"] = float(pair[1].mean())
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _auroc(confidence: np.ndarray, true: np.ndarray) -> float:
+    """Probability that a right answer has more confidence than a wrong one; every answer is both, in known shares."""
+    weights = np.concatenate([true, 1 - true])[None]
+    return float(auroc(np.tile(confidence, 2), np.repeat([1.0, 0.0], len(true)), weights)[0])
 
 
 def over_seeds(table: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:

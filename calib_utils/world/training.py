@@ -1,7 +1,8 @@
 """Training in an exact world: cross-entropy on fresh text, then rewards, preferences and remedies, all seeds at once.
 
-Losses are those of `calib_utils.losses` and of trl, written for a `Stack`. Text, questions and draws are new in every
-step. All random numbers of a model come from its own seed, so that it does not matter what is trained beside it.
+Losses are those of `calib_utils.training.losses` and of trl, written for a `Stack`. Text, questions and draws are new
+in every step. All random numbers of a model come from its own seed, so that it does not matter what is trained beside
+it.
 """
 
 from __future__ import annotations
