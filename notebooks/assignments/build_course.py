@@ -34,8 +34,11 @@ DEV = 0.4  # of the drawn questions
 
 def course_data(seed: int) -> dict[str, pd.DataFrame]:
     """The tables of the course with this seed: the same questions in all tables of one model."""
-    tables = {name: pd.read_csv(HERE / "data" / f"{name}.csv", keep_default_na=False) for name in BASE + TUNED}
+    files = sorted((HERE / "data").glob("*.csv"))
+    tables = {file.stem: pd.read_csv(file, keep_default_na=False) for file in files}
     for names, stream in ((BASE, 1), (TUNED, 2)):
+        if not set(names) <= set(tables):
+            continue
         rng = np.random.default_rng([seed, stream])
         ids = np.sort(tables[names[0]]["question_id"].unique())
         kept = rng.permutation(ids)[: round(SHARE * len(ids))]
@@ -49,12 +52,17 @@ def course_data(seed: int) -> dict[str, pd.DataFrame]:
 
 
 def build(folder: Path, seed: int) -> None:
-    """Write `folder`/source and `folder`/release; raise SystemExit where there is a course already."""
-    if (folder / "gradebook.db").exists():
-        raise SystemExit(f"{folder} holds a course with a gradebook: choose another folder, or remove that one first")
+    """Write `folder`/source, `folder`/release and the gradebook; raise SystemExit if it holds submissions."""
+    if (folder / "submitted").exists():
+        raise SystemExit(f"{folder} holds submissions: name another --folder, so that their course stays as it is")
+    (folder / "gradebook.db").unlink(missing_ok=True)
     tables = course_data(seed)
-    shutil.rmtree(folder / "source", ignore_errors=True)
-    for name, needed in NEEDS.items():
+    ready = {name: needed for name, needed in NEEDS.items() if set(needed) <= set(tables)}
+    for name in sorted(set(NEEDS) - set(ready)):
+        print(f"left out {name}: data/ lacks {', '.join(NEEDS[name])}.csv, which build_data.py writes from a run")
+    for part in ("source", "release"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    for name, needed in ready.items():
         shutil.copytree(HERE / "source" / name, folder / "source" / name)
         for table in needed:
             tables[table].to_csv(folder / "source" / name / f"{table}.csv", index=False, lineterminator="\n")
@@ -63,7 +71,7 @@ def build(folder: Path, seed: int) -> None:
     config = PyFileConfigLoader("nbgrader_config.py", str(folder)).load_config()
     config.CourseDirectory.root = str(folder.resolve())
     api = NbGraderAPI(config=config)
-    for name in NEEDS:
+    for name in ready:
         result = api.generate_assignment(name)
         if not result["success"]:
             sys.exit(f"nbgrader could not generate {name}:\n{result['log']}")
