@@ -9,6 +9,7 @@ into dev and test. Functions graded by hidden tests stay the same; every number 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -70,6 +71,8 @@ def build(folder: Path, seed: int) -> None:
     shutil.copy(HERE / "nbgrader_config.py", folder)
     config = PyFileConfigLoader("nbgrader_config.py", str(folder)).load_config()
     config.CourseDirectory.root = str(folder.resolve())
+    # nbgrader calls alembic by its bare name, which an environment that is not activated does not have on its path.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     api = NbGraderAPI(config=config)
     for name in ready:
         result = api.generate_assignment(name)

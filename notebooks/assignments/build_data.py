@@ -25,16 +25,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from calib_utils import data, models, prompts, records, semantics
-from calib_utils.data import Question
 
 MODEL, N_QUESTIONS, N_DRAWS, N_SHOTS, SEED = "gemma-3-270m", 408, 50, 10, 0  # notebook 01 in profile `cpu`
+REPORTED = {"method": "dpo", "steps": 10, "beta": 0.1, "rejected": "distractors", "options": []}  # notebook 02
 LARGEST = 3_000_000  # bytes of all files together
 TEXT = ["question_id", "relation", "question", "reference", "aliases"]
 
 
 def main(runs: Path, folder: Path) -> None:
-    """Write the files to `folder`; raise SystemExit for records that are missing."""
-    known = semantics.known_names(q for split in data.SPLITS for q in data.load_questions(data.FACTS, split))
+    """Write the files to `folder`; raise SystemExit where records of the base model are missing."""
+    known = semantics.known_names(q for split in data.SPLITS for q in data.load_questions(split=split))
     collapse = semantics.Semantic(known)
     base = _base(runs / "records")
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,6 +44,9 @@ def main(runs: Path, folder: Path) -> None:
         "base_scores": _scores(base, collapse),
         "tuned_scores": _tuned(runs, collapse),
     }
+    if tables["tuned_scores"].empty:
+        print(f"{runs} holds no draws of SFT and DPO with the same seed: run notebook 02 there for tuned_scores.csv")
+        del tables["tuned_scores"]
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
     size = sum((folder / f"{name}.csv").stat().st_size for name in tables)
@@ -52,10 +55,10 @@ def main(runs: Path, folder: Path) -> None:
     print({name: len(table) for name, table in tables.items()}, f"{size:,} bytes")
 
 
-def _base(folder: Path) -> list[records.Record]:
-    """Records of the base model for the questions and the few-shot prompt of notebook 01, in its order."""
-    questions = data.load_questions(data.FACTS, "test", n=N_QUESTIONS, seed=SEED)
-    shots = prompts.pick_shots(data.load_questions(data.FACTS, "train"), N_SHOTS, SEED)
+def _base(folder: Path) -> list:
+    """`Record`s of the base model for the questions and the few-shot prompt of notebook 01, in its order."""
+    questions = data.load_questions(split="test", n=N_QUESTIONS, seed=SEED)
+    shots = prompts.pick_shots(data.load_questions(split="train"), N_SHOTS, SEED)
     asked = prompts.build_prompts(questions, shots, "concise")
     plain = _settings(models.load(MODEL).fingerprint)
     wanted = {prompt.shared + prompt.own for prompt in asked}
@@ -73,23 +76,23 @@ def _settings(fingerprint: str) -> dict:
     return {"fingerprint": fingerprint, "label": "concise", "n_samples": N_DRAWS, "temperature": 1.0, "seed": SEED}
 
 
-def _is(record: records.Record, settings: dict) -> bool:
+def _is(record, settings: dict) -> bool:
     return all(record.condition.get(name) == value for name, value in settings.items())
 
 
-def _complete(found: dict[str, records.Record], questions: list[Question], whose: str) -> list[records.Record]:
+def _complete(found: dict, questions: list, whose: str) -> list:
     missing = [question.id for question in questions if question.id not in found]
     if missing:
         raise SystemExit(f"{len(missing)} records of {whose} are missing, {missing[0]!r} first: run its notebook")
     return [found[question.id] for question in questions]
 
 
-def _text(question: Question) -> dict[str, str]:
+def _text(question) -> dict[str, str]:
     values = question.id, question.relation, question.text, question.answer, "|".join(question.aliases)
     return dict(zip(TEXT, values, strict=True))
 
 
-def _answers(drawn: list[records.Record]) -> Iterator[dict]:
+def _answers(drawn: list) -> Iterator[dict]:
     """One row per question and distinct text; blanks at the ends of a text are no part of it."""
     for record in drawn:
         counts: dict[str, int] = {}
@@ -99,7 +102,7 @@ def _answers(drawn: list[records.Record]) -> Iterator[dict]:
             yield {**_text(record.question), "text": text, "count": count}
 
 
-def _classes(drawn: list[records.Record], collapse: semantics.Semantic) -> Iterator[dict]:
+def _classes(drawn: list, collapse: semantics.Semantic) -> Iterator[dict]:
     for record in drawn:
         right = semantics.right_class(record.question, collapse)
         shares = semantics.class_distribution(record.question, record.completions, collapse)
@@ -112,41 +115,50 @@ def _classes(drawn: list[records.Record], collapse: semantics.Semantic) -> Itera
             }
 
 
-def _scores(drawn: list[records.Record], collapse: semantics.Semantic) -> pd.DataFrame:
+def _scores(drawn: list, collapse: semantics.Semantic) -> pd.DataFrame:
     columns = ["question_id", "relation", "prediction", "reference", "confidence", "correct"]
     return semantics.score(drawn, collapse)[columns]
 
 
 def _tuned(runs: Path, collapse: semantics.Semantic) -> pd.DataFrame:
-    """Scores of SFT and DPO of every training seed with both, on the questions that all of them were asked."""
+    """Scores of SFT and DPO of every training seed with both, on the questions that all of them were asked.
+
+    Empty where `runs` has no draws of such a pair.
+    """
     drawn = records.read(runs / "records")
-    found: dict[tuple[int, str], dict[str, records.Record]] = {}
-    for model, seed, fingerprint in _stages(runs / "stages"):
-        settings = _settings(fingerprint)
-        own = {r.question.id: r for r in drawn if r.question.split == "test" and _is(r, settings)}
-        if own:
-            found[seed, model] = own
-    seeds = sorted({seed for seed, _ in found if (seed, "SFT") in found and (seed, "DPO") in found})
-    if not seeds:
-        raise SystemExit(f"{runs} holds no draws of SFT and DPO with the same seed: run notebook 02 there")
-    kept = {(seed, model): found[seed, model] for seed in seeds for model in ("SFT", "DPO")}
-    common = sorted(set.intersection(*(set(own) for own in kept.values())))
-    return pd.concat(
-        [
-            _scores([own[name] for name in common], collapse).assign(seed=seed, model=model)
-            for (seed, model), own in kept.items()
-        ]
-    )[["seed", "model", "question_id", "relation", "confidence", "correct"]]
+    found: dict[tuple[int, str], dict] = {}
+    for seed, pair in _pairs(runs / "stages"):
+        own = {
+            (seed, model): {
+                r.question.id: r for r in drawn if r.question.split == "test" and _is(r, _settings(fingerprint))
+            }
+            for model, fingerprint in pair.items()
+        }
+        if all(own.values()):
+            found |= own
+    if not found:
+        return pd.DataFrame()
+    common = sorted(set.intersection(*(set(own) for own in found.values())))
+    tables = [
+        _scores([own[name] for name in common], collapse).assign(seed=seed, model=model)
+        for (seed, model), own in sorted(found.items())
+    ]
+    return pd.concat(tables)[["seed", "model", "question_id", "relation", "confidence", "correct"]]
 
 
-def _stages(folder: Path) -> Iterator[tuple[str, int, str]]:
-    """Model ("SFT", "DPO"), training seed and fingerprint of the stages that notebook 02 reports."""
-    for path in sorted(folder.glob("*/stage.json")):
-        stage = json.loads(path.read_text(encoding="utf-8"))["stage"]
-        reported = {"sft": True, "dpo": stage["rejected"] == "distractors" and stage["beta"] == 0.1}
-        if reported.get(stage["method"]):
-            lm = models.load(MODEL, adapter=str(path.parent / f"step-{stage['steps']}"))
-            yield stage["method"].upper(), stage["seed"], lm.fingerprint
+def _pairs(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Training seed, and the fingerprints of the DPO that notebook 02 reports and of the SFT that it comes from."""
+    stages = {
+        path.parent: json.loads(path.read_text("utf-8"))["stage"] for path in sorted(folder.glob("*/stage.json"))
+    }
+    for path, stage in stages.items():
+        if all(stage[name] == value for name, value in REPORTED.items()) and stage["parent"] in stages.values():
+            (before,) = (other for other, parent in stages.items() if parent == stage["parent"])
+            yield stage["seed"], {"SFT": _fingerprint(before, stage["parent"]), "DPO": _fingerprint(path, stage)}
+
+
+def _fingerprint(folder: Path, stage: dict) -> str:
+    return models.load(MODEL, adapter=str(folder / f"step-{stage['steps']}")).fingerprint
 
 
 if __name__ == "__main__":
