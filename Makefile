@@ -2,24 +2,28 @@
 # make test      environment, style check, tests
 # make quick     the tests that train and run nothing, in under two minutes
 # make engine    snakemake, for grids on many machines
+# make course    the assignments' environment and the folder of a course: make course COURSE=runs/2027 COURSE_SEED=2027
 PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= cpu
 BIN     := $(VENV)/bin
+COURSE  ?= runs/course
+COURSE_SEED ?= 0
 
 QUICK   := tests/test_*.py tests/running/test_manifest.py tests/running/test_verify.py tests/training/test_losses.py \
            $(addprefix tests/,data metrics plots records semantics studies)
 
-.PHONY: figures test quick bench env engine clean
+.PHONY: figures test quick bench env engine course clean
 
 figures: env
 	$(BIN)/python -m calib_utils run --profile $(PROFILE)
 	$(BIN)/python -m calib_utils readme
 
-test: env engine
+test: env engine $(VENV)-course/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+	$(VENV)-course/bin/python -m pytest --noconftest tests/test_course.py
 
 quick: env
 	$(BIN)/ruff check .
@@ -31,6 +35,9 @@ bench: env
 	$(BIN)/python -m calib_utils bench chains
 	$(BIN)/python -m calib_utils bench training
 	$(BIN)/python -m calib_utils bench family
+
+course: $(VENV)-course/.installed
+	$(VENV)-course/bin/python notebooks/assignments/build_course.py --seed $(COURSE_SEED) --folder $(COURSE)
 
 env: $(VENV)/.installed
 engine: $(VENV)-batch/.installed
@@ -44,6 +51,11 @@ $(VENV)/.installed: requirements.txt requirements-no-deps.txt pyproject.toml
 $(VENV)-batch/.installed: requirements-batch.txt
 	$(PYTHON) -m venv $(VENV)-batch
 	$(VENV)-batch/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-batch.txt
+	touch $@
+
+$(VENV)-course/.installed: requirements-course.txt
+	$(PYTHON) -m venv $(VENV)-course
+	$(VENV)-course/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-course.txt
 	touch $@
 
 clean:
