@@ -94,7 +94,7 @@ def _checked(confidence, correct, form: str, resolution: float):
     if not 0 < resolution < 0.5:
         raise ValueError(f"resolution is {resolution}; it must lie between 0 and 0.5")
     confidence, correct = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
-    metrics.checked(confidence, np.zeros(len(confidence)))
+    checked(confidence, np.zeros(len(confidence)))
     if correct.shape != confidence.shape or not ((correct >= 0) & (correct <= 1)).all():
         raise ValueError(f"correct must be {confidence.shape} values in [0, 1], got {correct}")
     if len(confidence) < 20:
