@@ -14,6 +14,7 @@ import pandas as pd
 
 from calib_utils import metrics
 from calib_utils.metrics import intervals
+from calib_utils.metrics.scores import checked
 from calib_utils.types import Estimate
 
 FORMS = ("smooth", "binned")

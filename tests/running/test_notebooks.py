@@ -277,7 +277,7 @@ def written(tmp_path, parameters, *sources):
 
 
 def fake(tmp_path, monkeypatch, *sources):
-    path = written(tmp_path, "profile: str = 'cpu'  # help", *sources)
+    path = written(tmp_path, "profile: str = 'cpu'  # help\nfigures: str = ''  # help", *sources)
     monkeypatch.setattr(runner, "profile_parameters", lambda profile, _, declared: {"profile": profile})
     monkeypatch.setattr(runner, "ROOT", tmp_path)  # its manifest is none of the project's
     return path
@@ -299,16 +299,15 @@ def test_failures_are_reported_with_the_executed_copy(tmp_path, monkeypatch):
 
 
 def test_the_error_of_a_notebook_is_told_though_its_manifest_cannot_be_written(tmp_path, monkeypatch, capsys):
-    lose = "import pathlib, shutil; shutil.rmtree('figures'); pathlib.Path('figures').touch()"
+    lose = "import pathlib; pathlib.Path('out/99_manifest.failed.json/in the way').mkdir(parents=True, exist_ok=True)"
     path = fake(tmp_path, monkeypatch, lose, "1 / 0")
     with pytest.raises(RunError, match="ZeroDivisionError") as caught:
         runner.run(path, "cpu", {}, tmp_path / "out")
     (note,) = caught.value.__notes__
-    at = tmp_path / "figures" / "99_manifest.json"
+    at = tmp_path / "out" / "99_manifest.failed.json"
     assert note.startswith(f"cannot write {at}: ") and note.endswith("; free space or choose another folder")
-    (tmp_path / "figures").unlink()
     monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
-    assert cli.main(["run", "--here"]) == 1
+    assert cli.main(["run", "--here", "--output", str(tmp_path / "out")]) == 1
     first, *_, last = capsys.readouterr().err.splitlines()
     assert "ZeroDivisionError" in first and last == f"error: {note}"
 
