@@ -17,17 +17,18 @@ trained stages, by which a record tells whose draws it holds. Four files are wri
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pyarrow.parquet as pq
+from papermill import inspect_notebook
 
-from calib_utils import data, models, prompts, records, semantics
+from calib_utils import data, home, models, prompts, records, semantics
 
-MODEL, N_QUESTIONS, N_DRAWS, N_SHOTS, SEED = "gemma-3-270m", 408, 50, 10, 0  # notebook 01 in profile `cpu`
-REPORTED = {"method": "dpo", "steps": 20, "beta": 0.1, "rejected": "minority", "options": []}  # notebook 02
+BASE, TUNED = "01_base_semantic_calibration", "02_rl_degradation"  # their parameters say what was asked and reported
 LARGEST = 3_000_000  # bytes of all files together
 TEXT = ["question_id", "relation", "question", "reference", "aliases"]
 
@@ -55,12 +56,19 @@ def main(runs: Path, folder: Path) -> None:
     print({name: len(table) for name, table in tables.items()}, f"{size:,} bytes")
 
 
+def _parameters(notebook: str) -> dict:
+    """The parameters of a notebook with their defaults, those of profile `cpu`."""
+    found = inspect_notebook(str(home.ROOT / "notebooks" / f"{notebook}.ipynb"))
+    return {name: ast.literal_eval(parameter["default"]) for name, parameter in found.items()}
+
+
 def _base(folder: Path) -> list:
     """`Record`s of the base model for the questions and the few-shot prompt of notebook 01, in its order."""
-    questions = data.load_questions(split="test", n=N_QUESTIONS, seed=SEED)
-    shots = prompts.pick_shots(data.load_questions(split="train"), N_SHOTS, SEED)
+    run = _parameters(BASE)
+    questions = data.load_questions(split="test", n=run["n_questions"], seed=run["seed"])
+    shots = prompts.pick_shots(data.load_questions(split="train"), run["n_shots"], run["seed"])
     asked = prompts.build_prompts(questions, shots, "concise")
-    plain = _settings(models.load(MODEL).fingerprint)
+    plain = _settings(models.load(run["model"]).fingerprint, run)
     wanted = {prompt.shared + prompt.own for prompt in asked}
     keys = {
         row["key"]
@@ -72,8 +80,10 @@ def _base(folder: Path) -> list:
     return _complete(found, questions, "the base model (notebook 01)")
 
 
-def _settings(fingerprint: str) -> dict:
-    return {"fingerprint": fingerprint, "label": "concise", "n_samples": N_DRAWS, "temperature": 1.0, "seed": SEED}
+def _settings(fingerprint: str, run: dict) -> dict:
+    """What tells a record of free answers, concise and at temperature 1, by the model with this fingerprint."""
+    sampled = {"n_samples": run["n_samples"], "temperature": 1.0, "seed": run["seed"]}
+    return {"fingerprint": fingerprint, "label": "concise", **sampled}
 
 
 def _is(record, settings: dict) -> bool:
@@ -110,7 +120,7 @@ def _classes(drawn: list, collapse: semantics.Semantic) -> Iterator[dict]:
             yield {
                 "question_id": record.question.id,
                 "class": name,
-                "count": round(share * N_DRAWS),
+                "count": round(share * sum(completion.count for completion in record.completions)),
                 "right": int(name == right),
             }
 
@@ -125,18 +135,13 @@ def _tuned(runs: Path, collapse: semantics.Semantic) -> pd.DataFrame:
 
     Empty where `runs` has no draws of such a pair.
     """
-    drawn = records.read(runs / "records")
+    run, drawn = _parameters(TUNED), records.read(runs / "records")
     found: dict[tuple[int, str], dict] = {}
-    for seed, pair in _pairs(runs / "stages"):
-        own = {
-            (seed, model): {
-                r.question.id: r for r in drawn if r.question.split == "test" and _is(r, _settings(fingerprint))
-            }
-            for model, fingerprint in pair.items()
-        }
-        if all(own.values()):
-            found |= own
-    if not found:
+    for seed, pair in _pairs(runs / "stages", run):
+        for model, fingerprint in pair.items():
+            wanted = _settings(fingerprint, run)
+            found[seed, model] = {r.question.id: r for r in drawn if r.question.split == "test" and _is(r, wanted)}
+    if not found or not all(found.values()):
         return pd.DataFrame()
     common = sorted(set.intersection(*(set(own) for own in found.values())))
     tables = [
@@ -146,19 +151,23 @@ def _tuned(runs: Path, collapse: semantics.Semantic) -> pd.DataFrame:
     return pd.concat(tables)[["seed", "model", "question_id", "relation", "confidence", "correct"]]
 
 
-def _pairs(folder: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _pairs(folder: Path, run: dict) -> Iterator[tuple[int, dict[str, str]]]:
     """Training seed, and the fingerprints of the DPO that notebook 02 reports and of the SFT that it comes from."""
-    stages = {
-        path.parent: json.loads(path.read_text("utf-8"))["stage"] for path in sorted(folder.glob("*/stage.json"))
-    }
+    reported = {"method": "dpo", "beta": run["dpo_beta"], "rejected": run["dpo_rejected"], "options": []}
+    reported |= {"learning_rate": run["dpo_lr"], "steps": run["dpo_steps"][-1]}
+    stages = {}
+    for path in sorted(folder.glob("*/stage.json")):
+        stages[path.parent] = json.loads(path.read_text(encoding="utf-8"))["stage"]
     for path, stage in stages.items():
-        if all(stage[name] == value for name, value in REPORTED.items()) and stage["parent"] in stages.values():
+        wanted = stage["seed"] in run["train_seeds"] and all(stage[name] == value for name, value in reported.items())
+        if wanted and stage["parent"] in stages.values():
             (before,) = (other for other, parent in stages.items() if parent == stage["parent"])
-            yield stage["seed"], {"SFT": _fingerprint(before, stage["parent"]), "DPO": _fingerprint(path, stage)}
+            steps = {"SFT": (before, stage["parent"]["steps"]), "DPO": (path, run["dpo_reported"])}
+            yield stage["seed"], {model: _fingerprint(run["model"], *at) for model, at in steps.items()}
 
 
-def _fingerprint(folder: Path, stage: dict) -> str:
-    return models.load(MODEL, adapter=str(folder / f"step-{stage['steps']}")).fingerprint
+def _fingerprint(model: str, folder: Path, step: int) -> str:
+    return models.load(model, adapter=str(folder / f"step-{step}")).fingerprint
 
 
 if __name__ == "__main__":
