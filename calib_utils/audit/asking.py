@@ -49,7 +49,8 @@ class Settings:
         the probabilities of the options; ``"auto"``: choice where all rows of one's own have choices.
     n_samples : M, draws per question at temperature 1; of an endpoint also in multiple choice.
     style : a key of `prompts.STYLES`.
-    shots : worked examples in front of a question; None: 10 for plain text, none for a chat template.
+    shots : worked examples in front of a question; None: 10, or as many as there are. Without them chat models put
+        one answer into many words, which count as different answers where no known name is found in them.
     chat : use the chat template; None: if the tokenizer has one.
     max_new_tokens : how long an answer may get; None: as the style says.
     seed, n_boot : of shots and draws; data sets simulated for every interval.
@@ -219,7 +220,7 @@ class _Ask:
 
         lm, settings = self.model, self.settings
         chat = settings.chat if settings.chat is not None else bool(getattr(lm.tokenizer, "chat_template", None))
-        shots = self._shots(chat)
+        shots = self._shots()
         asked = prompts.build_prompts(self.questions, shots, settings.style, lm.tokenizer if chat else None)
         about = {**describe(lm), **self._about(chat, shots, asked)}
         if not self.choice:
@@ -256,7 +257,7 @@ class _Ask:
         server, settings = self.model, self.settings
         if settings.chat is not None and settings.chat != server.chat:
             raise ConfigError(f"chat is {settings.chat}, the endpoint's is {server.chat}; leave the first out")
-        shots = self._shots(server.chat)
+        shots = self._shots()
         posed = self.questions
         if self.choice:
             posed = [replace(question, text=with_letters(question)) for question in self.questions]
@@ -311,11 +312,9 @@ class _Ask:
             self.report(f"{self.model.name}: {n} questions, {kept}about {_duration(rest)} ({each:.2g} s each)")
         return collect(slice(0, None))
 
-    def _shots(self, chat: bool) -> list[Question]:
-        wanted = self.settings.shots if self.settings.shots is not None else 0 if chat else 10
+    def _shots(self) -> list[Question]:
         pool = [one for one in self.pool if one.chain] if self.settings.style == "cot" else self.pool
-        if self.settings.shots is None:
-            wanted = min(wanted, len(pool))
+        wanted = min(10, len(pool)) if self.settings.shots is None else self.settings.shots
         if wanted > len(pool):
             raise ConfigError(f"shots is {wanted}; there are {len(pool)} examples to choose from")
         return prompts.pick_shots(pool, wanted, self.settings.seed)

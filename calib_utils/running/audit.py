@@ -32,7 +32,7 @@ def add_command(commands) -> argparse.ArgumentParser:
     )
     command.add_argument("--n-samples", type=int, default=50, help="draws per question (default: 50)")
     command.add_argument("--style", default="concise", help="concise, sentence or cot (default: concise)")
-    command.add_argument("--shots", type=int, help="worked examples (default: 10 in plain text, none in chat)")
+    command.add_argument("--shots", type=int, help="worked examples (default: 10)")
     command.add_argument("--examples", type=Path, help="own rows for them")
     command.add_argument("--plain", action="store_true", help="no chat template, though the tokenizer has one")
     command.add_argument("--max-new-tokens", type=int, help="longest answer (default: as the style says)")

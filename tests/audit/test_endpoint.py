@@ -85,9 +85,9 @@ def test_a_server_without_log_probabilities_will_do(lm):
 
 
 def test_what_is_wrong_with_a_server_is_told(lm):
-    with serving(lm) as url:
-        with pytest.raises(ModelError, match=r"'other' at http.* was not found .*check the model's name"):
-            Endpoint("other", url, retries=0).draw(ASKED, CONFIG)
+    unknown = pytest.raises(ModelError, match=r"'other' at http.* was not found .*check the model's name")
+    with serving(lm) as url, unknown:
+        Endpoint("other", url, retries=0).draw(ASKED, CONFIG)
     with pytest.raises(SamplingError, match=r"cannot be reached .*does the server run"):
         endpoint(lm, url, retries=0).draw(ASKED, CONFIG)
     with pytest.raises(ModelError, match="begin with http"):
@@ -102,9 +102,9 @@ def test_what_is_wrong_with_a_server_is_told(lm):
 @pytest.mark.parametrize("wrong", ["key", "model"])
 def test_no_error_tells_the_key(lm, wrong, caplog, monkeypatch):
     caplog.set_level(logging.DEBUG)
-    with serving(lm, Manners(key=KEY if wrong == "model" else "another")) as url:
-        with pytest.raises(ModelError) as caught:
-            Endpoint(lm.name if wrong == "key" else "other", url, retries=0).draw(ASKED, CONFIG)
+    manners = Manners(key=KEY if wrong == "model" else "another")
+    with serving(lm, manners) as url, pytest.raises(ModelError) as caught:
+        Endpoint(lm.name if wrong == "key" else "other", url, retries=0).draw(ASKED, CONFIG)
     told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     assert KEY not in "".join(told.format()) and KEY not in caplog.text and KEY not in repr(caught.value.__context__)
     if wrong == "key":
@@ -131,7 +131,7 @@ def test_an_audit_goes_on_from_its_records_and_no_file_holds_the_key(lm, rows, t
 def test_chat_is_asked_in_turns_and_options_by_their_letters(lm, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"question": "red", "answer": "two", "choices": ["one", "two"]}\n' * 3)
-    settings = Settings(n_samples=8, n_boot=200, max_new_tokens=3)
+    settings = Settings(n_samples=8, n_boot=200, shots=0, max_new_tokens=3)
     with serving(lm, manners := Manners()) as url:
         found = audit(endpoint(lm, url, chat=True), path, settings, folder=tmp_path, report=str)
     (turn,) = manners.asked[0]["messages"]
