@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from calib_utils.errors import ModelError, SamplingError
@@ -137,7 +138,7 @@ class Endpoint:
         )
 
     def _draw_one(self, client, prompt: Prompt, config: SamplingConfig) -> list[Completion]:
-        drawn: list[tuple[str, bool, float]] = []
+        drawn: list[_Draw] = []
         wanted = config.n_samples if config.temperature > 0 else 1
         while len(drawn) < wanted:
             n = min(self.per_request, wanted - len(drawn))
@@ -149,17 +150,14 @@ class Endpoint:
                     f"{remedy if n > 1 else 'is it a server of this protocol?'}"
                 )
             drawn += found
-        times = Counter((text, finished) for text, finished, _ in drawn)
-        logprobs = {(text, finished): logprob for text, finished, logprob in reversed(drawn)}
+        same = Counter((one.text, one.finished, one.tokens) for one in drawn)  # as the sampler here tells draws apart
+        logprobs = {(one.text, one.finished, one.tokens): one.logprob for one in reversed(drawn)}
         scale = config.n_samples // wanted
-        merged = [
-            Completion(text, (), count * scale, logprobs[text, finished], finished)
-            for (text, finished), count in times.items()
-        ]
-        return sorted(merged, key=lambda one: (-one.count, one.text))
+        merged = [Completion(one[0], (), count * scale, logprobs[one], one[1]) for one, count in same.items()]
+        return sorted(merged, key=lambda one: (-one.count, one.text, one.logprob))
 
     def _request(self, client, prompt: Prompt, config: SamplingConfig, n: int, before: int):
-        """(text, finished, log-probability) of `n` draws; `before` were made already, so that seeds differ."""
+        """`n` draws; `before` were made already, so that seeds differ."""
         import openai
 
         text = prompt.shared + prompt.own
@@ -190,14 +188,14 @@ class Endpoint:
             return self._read(answer, config)
         raise failure  # outside of the handler: the client's error carries the request, and the request the key
 
-    def _read(self, answer, config: SamplingConfig) -> list[tuple[str, bool, float]]:
+    def _read(self, answer, config: SamplingConfig) -> list[_Draw]:
         found = []
         for choice in getattr(answer, "choices", None) or []:
             text = (choice.message.content if self.chat else choice.text) or ""
             stops = [at for at in (text.find(one) for one in config.stop) if at >= 0]
             finished = choice.finish_reason != "length" or bool(stops)
             given = self._hidden(text[: min(stops, default=None)])
-            found.append((given, finished, _logprob(choice.logprobs, self.chat)))
+            found.append(_Draw(given, finished, *_told(choice.logprobs, self.chat)))
         return found
 
     def _hidden(self, text: str) -> str:
@@ -230,10 +228,18 @@ class Endpoint:
         return SamplingError(f"{where} failed: {said}{hint}. Finished chunks are kept")
 
 
-def _logprob(given, chat: bool) -> float:
-    """Sum over a draw's tokens; NaN where the server gave none."""
-    tokens = getattr(given, "content" if chat else "token_logprobs", None)
-    if not tokens:
-        return math.nan
-    values = [token.logprob for token in tokens] if chat else tokens
-    return math.nan if any(value is None for value in values) else float(sum(values))
+class _Draw(NamedTuple):
+    text: str
+    finished: bool
+    tokens: tuple[str, ...]
+    logprob: float
+
+
+def _told(given, chat: bool) -> tuple[tuple[str, ...], float]:
+    """A draw's tokens and the sum of their log-probabilities; none and NaN where the server gave none."""
+    values = getattr(given, "content" if chat else "token_logprobs", None)
+    tokens = [one.token for one in values or ()] if chat else getattr(given, "tokens", None)
+    values = [one.logprob for one in values or ()] if chat else values
+    if not values or any(value is None for value in values):
+        return (), math.nan
+    return tuple(map(str, tokens or ())), float(sum(values))

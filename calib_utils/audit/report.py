@@ -25,7 +25,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 h1 { font-size: 1.45rem; line-height: 1.3; } h2 { margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
 h1, h2, h3 { font-weight: 600; } h3 { font-size: 1rem; margin-bottom: 0.3rem; }
-table { border-collapse: collapse; margin: 0.8rem 0; font-size: 0.9rem; }
+table { border-collapse: collapse; min-width: 34rem; margin: 0.8rem 0; font-size: 0.9rem; }
 caption { text-align: left; font-style: italic; padding-bottom: 0.3rem; color: #444; }
 th, td { text-align: left; padding: 0.2rem 0.8rem 0.2rem 0; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
@@ -137,6 +137,7 @@ def _figure(result: Result) -> str:
         plots.confidence_histogram(
             metrics.confidence_histogram(*pair, n_bins=10), "Confidences", "confidence", axes[1]
         )
+        axes[1].set_ylim(top=1.35 * axes[1].get_ylim()[1])  # room for the legend
         axes[2].plot(coverage["coverage"], coverage["risk"], drawstyle="steps-post", marker=".")
         axes[2].set(
             xlim=(0, 1.02),

@@ -69,13 +69,11 @@ def serving(lm: LanguageModel, manners: Manners | None = None):
             each = [one.logprob / len(one.token_ids)] * len(one.token_ids)
             told = manners.logprobs and body.get("logprobs")
             reason = "stop" if one.finished else "length"
+            tokens = [str(token) for token in one.token_ids]
             if not chat:
-                return {
-                    "text": one.text,
-                    "logprobs": {"token_logprobs": each} if told else None,
-                    "finish_reason": reason,
-                }
-            content = [{"token": "?", "logprob": value, "top_logprobs": []} for value in each]
+                given = {"tokens": tokens, "token_logprobs": each} if told else None
+                return {"text": one.text, "logprobs": given, "finish_reason": reason}
+            content = [{"token": t, "logprob": v, "top_logprobs": []} for t, v in zip(tokens, each, strict=True)]
             message = {"role": "assistant", "content": one.text}
             return {"message": message, "logprobs": {"content": content} if told else None, "finish_reason": reason}
 
