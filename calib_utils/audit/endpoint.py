@@ -177,7 +177,8 @@ class Endpoint:
             if self.chat:
                 if self.logprobs:
                     fields["logprobs"] = True
-                answer = client.chat.completions.create(messages=json.loads(text), **fields)
+                turns = json.loads(text) if prompt.chat else [{"role": "user", "content": text}]
+                answer = client.chat.completions.create(messages=turns, **fields)
             else:
                 if self.logprobs:
                     fields["logprobs"] = 1

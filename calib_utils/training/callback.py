@@ -158,8 +158,10 @@ class CalibrationCallback(TrainerCallback):
             "smece_floor": error.floor,
             "seconds": self.cost,
         }
+        due = self.trainer.control.should_log
         # Not trl's own `log`, which would close the averages of the training step that is not over yet.
         Trainer.log(self.trainer, {f"calibration/{name}": value for name, value in values.items()})
+        self.trainer.control.should_log = due  # the line with the loss is still to come
 
     def _scores(self):
         policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
