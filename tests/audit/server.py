@@ -26,7 +26,7 @@ class Manners:
     asked : the bodies of the requests that it got.
     """
 
-    key: str = ""
+    key: str = field(default="", repr=False)  # a test looks for it in all that is shown
     at_most: int = 100
     logprobs: bool = True
     refused: int = 0
