@@ -48,8 +48,8 @@ class CalibrationCallback(TrainerCallback):
 
     Parameters
     ----------
-    trainer : the trainer to add it to, as for trl's own callbacks: `trainer.add_callback(CalibrationCallback(trainer,
-        questions))`.
+    trainer : the trainer to add it to, as for trl's own callbacks:
+        ``trainer.add_callback(CalibrationCallback(trainer, questions))``.
     questions : what is asked, always the same. They should not be trained on.
     every : steps between measurements.
     budget : largest share of the run's time, above 0 and below 1.
