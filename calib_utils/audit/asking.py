@@ -112,9 +112,9 @@ def audit(
     Parameters
     ----------
     models : names as `models.load` takes them; a folder with a peft adapter, whose base model its configuration
-        names; ``"BASE+ADAPTER"``; a loaded model (`trained.Trained.load`); an `Endpoint`. The first is what the others are
-        compared with.
-    data : a file of own rows (`data.own_questions`), or a data set of `data.DATASETS`, of which the test split is asked.
+        names; ``"BASE+ADAPTER"``; a loaded model (`trained.Trained.load`); an `Endpoint`. The first is what the
+        others are compared with.
+    data : a file of own rows (`data.own_questions`), or a name in `data.DATASETS`, of which the test split is asked.
     settings : how to ask; by default `Settings()`.
     n : how many questions, spread evenly over groups; None asks all.
     examples : own rows for the worked examples; by default the data set's train split or, for own rows, embedded
