@@ -137,7 +137,8 @@ def _figure(result: Result) -> str:
         plots.confidence_histogram(
             metrics.confidence_histogram(*pair, n_bins=10), "Confidences", "confidence", axes[1]
         )
-        axes[1].set_ylim(top=1.35 * axes[1].get_ylim()[1])  # room for the legend
+        axes[1].set(ylim=(0, 1.35 * axes[1].get_ylim()[1]), ylabel="share of its kind")  # room for the legend
+        axes[1].tick_params(labelleft=True)
         axes[2].plot(coverage["coverage"], coverage["risk"], drawstyle="steps-post", marker=".")
         axes[2].set(
             xlim=(0, 1.02),
