@@ -76,7 +76,7 @@ class Temperature:
     change: Estimate
 
     @property
-    def repairs(self) -> bool:
+    def within_noise(self) -> bool:
         """Whether what is left reads no more than a calibrated model would."""
         return self.smece.plug_in <= self.smece.floor
 
@@ -141,10 +141,11 @@ class Result:
             return ""
         if found is None:
             return f"; {len(self.answered)} questions are too few to fit a temperature ({LEAST} are needed)"
-        if found.repairs:
-            return f"; temperature {found.value:.2g} repairs it, to {found.smece.value:.2f}"
+        to = f"to {found.smece.value:.2f}"
         if found.change.high < 0:
-            return f"; temperature {found.value:.2g} lowers it, to {found.smece.value:.2f}"
+            return f"; temperature {found.value:.2g} {'repairs' if found.within_noise else 'lowers'} it, {to}"
+        if found.within_noise:
+            return f"; temperature {found.value:.2g} may repair it, {to} (undecided in {found.smece.n} questions)"
         return f"; no temperature repairs it ({found.value:.2g} leaves {found.smece.value:.2f})"
 
 

@@ -36,6 +36,13 @@ def test_an_overconfident_model_is_told_so_and_repaired_by_its_temperature():
     assert found.temperature.value == pytest.approx(2.0, rel=0.25) and found.temperature.change.high < 0
 
 
+def test_a_repair_that_few_questions_leave_open_is_told_as_such():
+    found = measure("m", answers(60, sharpen=2.0), {}, n_boot=300)
+    change = found.temperature.change
+    assert change.low < 0 < change.high and found.temperature.within_noise and found.miscalibrated
+    assert found.verdict.endswith("(undecided in 60 questions)") and " may repair it, to 0." in found.verdict
+
+
 def test_an_underconfident_model_is_told_so():
     found = measure("m", answers(sharpen=0.4), {}, n_boot=300)
     assert found.verdict.startswith("underconfident by 0.") and found.temperature.value < 1

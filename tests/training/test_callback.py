@@ -1,6 +1,7 @@
 """Calibration while a trainer trains."""
 
 import random
+import re
 from itertools import product
 
 import numpy as np
@@ -13,6 +14,7 @@ from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from calib_utils.errors import TrainingError
+from calib_utils.home import ROOT
 from calib_utils.metrics import evaluate
 from calib_utils.models import LanguageModel
 from calib_utils.sampling import option_logprobs
@@ -142,3 +144,11 @@ def test_what_it_cannot_work_with_is_refused(tmp_path):
     trainer.processing_class = None
     with pytest.raises(TrainingError, match="processing_class is NoneType; give it a tokenizer"):
         CalibrationCallback(trainer, QUESTIONS)
+
+
+def test_the_lines_of_the_readme_run(tmp_path):
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Your model\n")[2].partition("\n## ")[0]
+    (lines,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    trainer = trainer_in(tmp_path)
+    exec(lines, {"trainer": trainer, "questions": QUESTIONS})
+    assert trainer.state.global_step == STEPS and "calibration/gap" in trainer.state.log_history[0]
