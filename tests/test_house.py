@@ -22,7 +22,7 @@ LAYERS = (
     ("records",),
     ("training",),
     ("studies",),
-    ("world",),
+    ("audit", "world"),
     ("running",),
     ("__main__",),
 )
@@ -35,7 +35,8 @@ TORCH_FREE = """types errors text storage home config prompts claims claims.find
     metrics.tables metrics.curves metrics.coverage plots plots.diagrams plots.saving
     records records.store records.keys training training.stage training.methods
     studies studies.parameters studies.chains studies.selection studies.temperature_scaling studies.regimes
-    running running.cli running.runner running.batch running.manifest running.verify""".split()
+    audit audit.asking audit.endpoint audit.harness audit.report audit.result records.resuming data.own
+    running running.audit running.cli running.runner running.batch running.manifest running.verify""".split()
 
 
 def name_of(path):

@@ -3,6 +3,7 @@
 from calib_utils.data.facts import entity as entity
 from calib_utils.data.facts import rephrased as rephrased
 from calib_utils.data.names import names_of as names_of
+from calib_utils.data.own import own_questions as own_questions
 from calib_utils.data.splits import sample_evenly as sample_evenly
 from calib_utils.data.splits import shuffled_by_relation as shuffled_by_relation
 from calib_utils.data.splits import split_of as split_of

@@ -122,7 +122,7 @@ def _questions(schema: Schema, rows: Iterable[dict] | None, split: str) -> Itera
 
 def _question(schema: Schema, number: int, row: dict, shares: dict[str, float]) -> Question:
     try:
-        text, answers, relation, choices = schema.parse({k: _unpacked(v) for k, v in row.items()})
+        text, answers, relation, choices = schema.parse({k: unpacked(v) for k, v in row.items()})
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"row {number} does not follow the schema of {schema.name!r} ({schema.hub_id}): missing or wrong: "
@@ -149,7 +149,7 @@ def _question(schema: Schema, number: int, row: dict, shares: dict[str, float]) 
     )
 
 
-def _unpacked(value):
+def unpacked(value):
     """Lists and objects that a CSV cell or a parquet column carries as text or as an array."""
     if isinstance(value, str) and value.startswith(_BRACKETS):
         try:

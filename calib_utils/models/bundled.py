@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,14 +94,34 @@ def bundled_model_dir(name: str = DEFAULT_MODEL) -> Path:
     of memory.
     """
     bundled = BUNDLED[name]
-    target = cache_dir() / f"{name}-{bundled.sha256[:8]}-{_CONVERSION}"
+    return _converted(bundled, lambda: _weight_parts(bundled))
+
+
+def gguf_model_dir(path: Path) -> Path:
+    """The same for a GGUF file of one's own, quantised or not; one that changed is converted anew.
+
+    Raises ModelError for a file that is missing, damaged, or of an architecture that transformers cannot read so.
+    """
+    if not path.is_file():
+        raise ModelError(f"no such file: {path}")
+    own = Bundled(path.stem, str(path), path.name, storage.file_digest(path), ())
+    try:
+        return _converted(own, lambda: [path])
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise ModelError(
+            f"{path} could not be read as GGUF ({error}); check the file, or give the model's folder or hub id"
+        ) from error
+
+
+def _converted(bundled: Bundled, find_parts: Callable[[], list[Path]]) -> Path:
+    target = cache_dir() / f"{bundled.name}-{bundled.sha256[:8]}-{_CONVERSION}"
     if (target / "conversion.json").exists():
         return target
-    parts = _weight_parts(bundled)
+    parts = find_parts()
     try:
         with storage.lock(target):
             if not (target / "conversion.json").exists():
-                log.warning("converting %s once into %s (up to a minute)", name, target)
+                log.warning("converting %s once into %s (up to a minute)", bundled.name, target)
                 _convert(bundled, parts, target)
     except (OSError, SafetensorError) as error:
         told = error if isinstance(error, WriteError) else f"cannot write {target}: {error}"

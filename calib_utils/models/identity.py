@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import try_to_load_from_cache
 
 from calib_utils.errors import ModelError
-from calib_utils.models.bundled import BUNDLED, bundled_model_dir
+from calib_utils.models.bundled import BUNDLED, bundled_model_dir, gguf_model_dir
 from calib_utils.models.language_model import LanguageModel
 from calib_utils.storage import file_digest, text_digest
 
@@ -32,6 +32,8 @@ def find(name_or_path: str) -> tuple[str, str]:
     """(folder or hub id, revision) that a name stands for."""
     if name_or_path in BUNDLED:
         return str(bundled_model_dir(name_or_path)), "main"
+    if name_or_path.endswith(".gguf"):
+        return str(gguf_model_dir(Path(name_or_path))), "main"
     if Path(name_or_path).is_dir():
         return name_or_path, "main"
     model, _, revision = name_or_path.partition("@")

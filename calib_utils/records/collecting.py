@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from tqdm import tqdm
 
 from calib_utils.models import LanguageModel, describe
 from calib_utils.records import store
-from calib_utils.records.keys import condition_key, record_key, table_key
+from calib_utils.records.keys import table_key
+from calib_utils.records.resuming import resume
 from calib_utils.sampling import option_logprobs, sample
 from calib_utils.types import Prompt, Question, Record, SamplingConfig
 
@@ -45,44 +45,19 @@ def collect(
     ------
     RecordError : a damaged file in `folder`, or a folder that cannot be written.
     """
-    if len(questions) != len(prompts):
-        raise ValueError(f"{len(questions)} questions but {len(prompts)} prompts")
-    if not questions:
-        raise ValueError("there are no questions to sample; check data set, split and n")
     settings = {"label": label, **describe(lm), **asdict(config), "max_rows": max_rows}
-    condition = json.loads(json.dumps(settings))  # as it will be read back
-    home = Path(folder) / f"{label}-{condition_key(condition)}"
-    keys = [record_key(condition, prompt, q.id) for q, prompt in zip(questions, prompts, strict=True)]
-    known = store.known(home)
-    if not known.keys() >= set(keys):
-        with store.lock(home):
-            known = store.known(home)
-            missing = [i for i, key in enumerate(keys) if key not in known]
-            with tqdm(
-                total=len(keys),
-                initial=len(keys) - len(missing),
-                desc=label,
-                unit="q",
-                disable=not progress,
-                mininterval=5,
-            ) as bar:
-                for start in range(0, len(missing), chunk_size):
-                    chunk = missing[start : start + chunk_size]
-                    drawn = sample(lm, [prompts[i] for i in chunk], config, max_rows)
-                    rows = [
-                        Record(
-                            questions[i],
-                            tuple(completions),
-                            reference_ids(lm, prompts[i], questions[i]),
-                            condition,
-                            keys[i],
-                        )
-                        for i, completions in zip(chunk, drawn, strict=True)
-                    ]
-                    store.write(rows, [prompts[i] for i in chunk], home)
-                    known.update((row.key, row) for row in rows)
-                    bar.update(len(chunk))
-    return [_as_asked(lm, known[key], *asked) for key, *asked in zip(keys, prompts, questions, strict=True)]
+    found = resume(
+        questions,
+        prompts,
+        json.loads(json.dumps(settings)),  # as it will be read back
+        folder,
+        label,
+        lambda chunk: sample(lm, chunk, config, max_rows),
+        lambda prompt, question: reference_ids(lm, prompt, question),
+        chunk_size,
+        progress,
+    )
+    return [_as_asked(lm, *one) for one in zip(found, prompts, questions, strict=True)]
 
 
 def _as_asked(lm: LanguageModel, record: Record, prompt: Prompt, question: Question) -> Record:

@@ -1,4 +1,4 @@
-"""Command line: `python -m calib_utils run | verify | models | bench | coverage`."""
+"""Command line: `python -m calib_utils run | audit | verify | models | bench | coverage`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from calib_utils import storage
 from calib_utils.config import PROFILES
 from calib_utils.errors import CalibError, ConfigError, RunError, WriteError
 from calib_utils.home import ROOT
+from calib_utils.running import audit
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     command.add_argument("--here", action="store_true", help="run one notebook in this process, without progress")
     command.set_defaults(call=_run)
+
+    audit.add_command(commands).set_defaults(call=audit.run)
 
     command = commands.add_parser(
         "verify", help="compute figures and claims again and compare with the committed ones"

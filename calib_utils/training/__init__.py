@@ -23,6 +23,7 @@ _LAZY = {
     "check_pairs": "rows",
     "prompt_text": "run",
     "correctness_reward": "reward",
+    "CalibrationCallback": "callback",
     "CATTOConfig": "catto",
     "CATTOTrainer": "catto",
     "CFTConfig": "cft",

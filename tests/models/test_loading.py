@@ -254,3 +254,24 @@ def test_the_released_aligned_model_follows_its_chat_template():
     assert asked[0].chat and asked[0].own.endswith("<|im_start|>assistant\n")
     drawn = sample(lm, asked, SamplingConfig(1, 0.0, 24))[0][0]
     assert "Paris" in drawn.text and drawn.finished
+
+
+def test_a_gguf_file_that_is_missing_or_damaged_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path / "cache"))
+    with pytest.raises(ModelError, match=r"no such file: .*nothing\.gguf"):
+        load(str(tmp_path / "nothing.gguf"))
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF, but no more than that")
+    with pytest.raises(ModelError, match=r"bad\.gguf could not be read as GGUF .*; check the file"):
+        load(str(tmp_path / "bad.gguf"))
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+@pytest.mark.real_model
+def test_a_gguf_file_of_ones_own_gives_the_weights_in_it(tmp_path, monkeypatch):
+    (part,) = bundled._weight_parts(models.BUNDLED["smollm2-135m-instruct"])
+    expected = load("smollm2-135m-instruct", "bfloat16", "cpu")
+    first = expected.model.get_input_embeddings().weight[:5].clone()
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path))
+    own = load(str(part), "bfloat16", "cpu")
+    assert torch.equal(own.model.get_input_embeddings().weight[:5], first)
+    assert own.tokenizer.chat_template == expected.tokenizer.chat_template
