@@ -523,7 +523,9 @@ def test_a_run_that_fails_replaces_nothing_and_a_success_clears_what_it_left(tmp
     path = drawing(tmp_path, monkeypatch, ["99_a.csv", "99_b.csv"], "1")
     monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
     assert cli.main(["run", "--here"]) == 0
-    assert f"figures and claims are in {figures}" in capsys.readouterr().out
+    line, last = capsys.readouterr().out.splitlines()[-2:]
+    assert line.startswith("99_fake: 0:") and line.endswith(f", 1 undecided; {out / '99_fake.ipynb'}")
+    assert last == f"figures and claims are in {figures}"
     shutil.copy(ROOT / ".gitignore", tmp_path)
     git("init", "-q"), git("add", "figures", ".gitignore")
     git("-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "shipped")
