@@ -19,12 +19,17 @@ PROFILES = ("smoke", "cpu", "gpu")
 STAGED = "CALIB_UTILS_FIGURES"  # set by the runner: figures are written there, and published if the run succeeds
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`"did you mean 'facts'? "` for a name that is nearly one of `names`, else nothing."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
 def check_names(said: str, names: Iterable[str], declared: Collection[str]) -> None:
     """Raise ConfigError, which begins with `said`, for the first name that is not declared; it tells the nearest."""
     for name in names:
         if name not in declared:
-            near = difflib.get_close_matches(name, declared, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {sorted(declared)}"
+            hint = nearest(name, declared).rstrip() or f"there are {sorted(declared)}"
             raise ConfigError(f"{said} {name!r}; {hint}")
 
 

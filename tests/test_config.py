@@ -8,11 +8,21 @@ from calib_utils import CATTOConfig
 from calib_utils.config import PROFILES, STAGED, profile_parameters
 from calib_utils.errors import ConfigError
 from calib_utils.home import ROOT
-from calib_utils.studies.parameters import STUDIES, CattoStudy, ClaimsStudy, LifecycleStudy, RunConfig, SamplingStudy
+from calib_utils.studies.parameters import (
+    STUDIES,
+    CattoStudy,
+    ChainStudy,
+    ClaimsStudy,
+    LifecycleStudy,
+    LineageStudy,
+    RepairStudy,
+    RunConfig,
+    SamplingStudy,
+)
 from calib_utils.training import losses
 
 GOOD = dict(
-    profile="cpu", model="m", adapter="", chat=False,
+    profile="cpu", model="gemma-3-270m", adapter="", chat=False,
     dtype="auto", device="cpu", dataset="facts", data_path="", n_questions=4,
     n_samples=5, n_shots=0, seed=0, n_boot=10, max_rows=8, figures="runs/figures", runs="runs",
 )  # fmt: skip
@@ -55,6 +65,42 @@ def test_only_what_is_wrong_is_named():
     assert str(found.value) == (
         "01_base_semantic_calibration: m_values [5, 10, 20, 50] go beyond n_samples = 5; lower them"
     )
+
+
+@pytest.mark.parametrize(
+    "study, given, message",
+    [
+        (RunConfig, {"dataset": "fact"}, r"data set 'fact' is unknown; did you mean 'facts'\? use one of \["),
+        (RunConfig, {"dataset": "zzz"}, r"data set 'zzz' is unknown; use one of \['facts'"),
+        (CattoStudy, {"out_dataset": "nq_opn"}, "did you mean 'nq_open'"),
+        (CattoStudy, {"task": "facts"}, r"data set 'facts' has no worked chains; use one of \['arithmetic'"),
+        (ChainStudy, {"elsewhere": "facts"}, r"data set 'facts' has no worked chains; use one of \['arithmetic'"),
+        (RepairStudy, {"dataset": "triviaqa"}, r"data set 'triviaqa' has no options; use one of \['facts', 'mmlu'"),
+        (RunConfig, {"model": "gema-3-270m"}, "'gema-3-270m' is no folder .* did you mean 'gemma-3-270m'"),
+        (LifecycleStudy, {"models": ["a/b@step1", "./nowhere"]}, "models.1: './nowhere' is no folder"),
+        (LineageStudy, {"released_base": "/no/such"}, "released_base: '/no/such' is no folder"),
+        (SamplingStudy, {"adapter": "gemma-3-270m"}, "adapter: 'gemma-3-270m' is no folder .* or a hub id"),
+        (SamplingStudy, {"backend": "vlm"}, "backend: Input should be 'transformers' or 'vllm'"),
+        (RunConfig, {"device": "cdua:1"}, "there is no device 'cdua'; did you mean 'cuda'"),
+        (LineageStudy, {"held_out": ["currenc"]}, "no relation 'currenc'; did you mean 'currency'"),
+        (RunConfig, {"dataset": "nq_open", "data_path": "no.csv"}, "data_path is 'no.csv'; there is no file"),
+        (RunConfig, {"data_path": "README.md"}, "data set 'facts' is built in and takes no file"),
+    ],
+)
+def test_a_name_that_no_table_has_is_an_error_before_anything_starts(study, given, message):
+    with pytest.raises(ConfigError, match=message) as found:
+        study.checked(given)
+    assert "\n" not in str(found.value)
+
+
+def test_names_of_models_are_bundled_ones_folders_and_what_the_hub_may_hold(tmp_path):
+    (tmp_path / "step10").mkdir()
+    hub = ["Qwen/Qwen2.5-0.5B", "EleutherAI/pythia-70m@step1000"]
+    for name in ("smollm2-135m-instruct", *hub, str(tmp_path), f"{tmp_path}@step10", "notebooks/profiles"):
+        assert RunConfig.checked({"model": name}).model == name
+    assert RunConfig.checked({"dataset": "openai/gsm8k", "data_path": "README.md"}).dataset == "openai/gsm8k"
+    assert LineageStudy.checked({"held_out": ["currency"], "released_base": ""}).held_out == ["currency"]
+    assert LineageStudy.checked({"dataset": "mmlu", "held_out": ["virology"]}).held_out == ["virology"]
 
 
 CELL = 'profile: str = "cpu"  # help\nn_questions: int = 408  # help\nn_samples: int = 50  # help'
@@ -189,7 +235,7 @@ def test_the_tuned_model_is_one_of_those_there():
     study |= {"train_seeds": [0], **{name: 1e-3 for name in study if name.endswith("_lr")}}
     run = LifecycleStudy.from_namespace({**GOOD, **study})
     assert run.tuned_model == 1
-    for wrong in ({"tuned_model": 2}, {"models": ["m"]}, {"tuned_model": -3}):
+    for wrong in ({"tuned_model": 2}, {"models": ["a/m"]}, {"tuned_model": -3}):
         with pytest.raises(ConfigError, match=r"tuned_model is .*counted from 0"):
             LifecycleStudy.from_namespace({**GOOD, **study, **wrong})
     with pytest.raises(ConfigError, match="shapes"):

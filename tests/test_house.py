@@ -33,7 +33,7 @@ TORCH_FREE = """types errors text storage home config prompts claims claims.find
     semantics semantics.collapse semantics.confidence semantics.options
     metrics metrics.scores metrics.smooth metrics.kernels metrics.intervals metrics.table metrics.estimates
     metrics.tables metrics.curves metrics.coverage plots plots.diagrams plots.saving
-    records records.store records.keys training training.stage training.methods
+    models models.bundled records records.store records.keys training training.stage training.methods
     studies studies.parameters studies.chains studies.selection studies.temperature_scaling studies.regimes
     audit audit.asking audit.endpoint audit.harness audit.report audit.result records.resuming data.own
     running running.audit running.cli running.runner running.batch running.manifest running.verify""".split()

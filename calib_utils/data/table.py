@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from calib_utils.config import nearest
 from calib_utils.data import arithmetic, facts, multihop, public
 from calib_utils.data.names import names_of
 from calib_utils.data.splits import sample_evenly
@@ -43,6 +44,15 @@ class DataSet:
         """Whether it needs neither the hub nor a file."""
         return not isinstance(self.source, public.Schema)
 
+    def check_path(self, path: str | Path) -> None:
+        """Raise DataError if the set takes no file."""
+        if self.built_in:
+            public_sets = [name for name, one in DATASETS.items() if not one.built_in]
+            raise DataError(
+                f"data set {self.name!r} is built in and takes no file, got the path {str(path)!r}: leave the path "
+                f"out, or name the data set whose schema the rows follow, one of {public_sets}"
+            )
+
     def questions(self, split: str, path: Path | None = None) -> list[Question]:
         """All questions of a split; those of a public set from the rows at `path`, if that is given."""
         return self.source(split) if self.built_in else public.published(self.source, split, path)
@@ -78,7 +88,8 @@ def find(dataset: str) -> DataSet:
     for row in DATASETS.values():
         if dataset == row.name or (not row.built_in and dataset == row.source.hub_id):
             return row
-    raise DataError(f"data set {dataset!r} is unknown; use one of {list(DATASETS)} or a hub id of theirs")
+    hint = nearest(dataset, DATASETS)
+    raise DataError(f"data set {dataset!r} is unknown; {hint}use one of {list(DATASETS)} or a hub id of theirs")
 
 
 def load_questions(
@@ -109,12 +120,8 @@ def load_questions(
     if split not in SPLITS:
         raise DataError(f"split is {split!r}; use one of {SPLITS}")
     row = find(dataset)
-    if path is not None and row.built_in:
-        public_sets = [name for name, one in DATASETS.items() if not one.built_in]
-        raise DataError(
-            f"data set {dataset!r} is built in and takes no file, got the path {str(path)!r}: leave the path out, or "
-            f"name the data set whose schema the rows follow, one of {public_sets}"
-        )
+    if path is not None:
+        row.check_path(path)
     questions = row.questions(split, path and Path(path))
     if n is None:
         return list(questions)

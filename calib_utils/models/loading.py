@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from calib_utils.errors import ModelError
+from calib_utils.models import threads
 from calib_utils.models.bundled import DEFAULT_MODEL
 from calib_utils.models.device import dtype_name, resolve_device, resolve_dtype
 from calib_utils.models.identity import (
@@ -67,6 +68,7 @@ def load(
         raise ValueError(f"backend {backend!r} is unknown; use 'transformers' or 'vllm'")
     if options:
         raise ModelError(f"options {sorted(options)} are for backend='vllm'; leave them out")
+    threads.settle()
     from transformers import AutoConfig
 
     where = resolve_device(device)

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calib_utils import home
-from calib_utils.running import order, runner
+from calib_utils.models import cache_dir, threads
+from calib_utils.running import order, progress, runner
+from calib_utils.running.progress import Forecast
 
 _TELL = 30.0  # seconds between two lines about progress
 _PATIENCE = 30.0  # seconds that a notebook has to stop in
@@ -26,13 +28,14 @@ _PARENT, _LOCK = "CALIB_UTILS_PARENT", "CALIB_UTILS_GPU_LOCK"  # who started thi
 
 @dataclass
 class Job:
-    """One notebook to run: its command, the seconds it is expected to take (None: not known), and its process."""
+    """One notebook to run: its command, what is known about its time, its process, and the seconds that it took."""
 
     notebook: str
     command: list[str]
-    expected: float | None = None
+    forecast: Forecast = field(default_factory=Forecast)
     process: subprocess.Popen | None = field(default=None, repr=False)
     began: float = 0.0
+    seconds: float = 0.0
 
 
 def command(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> list[str]:
@@ -58,8 +61,6 @@ def pin(gpus: Sequence[str], turn: int) -> tuple[str | None, int | None]:
     None where there are not several; a GPU without a lock where all are taken: jobs share them, by turn. The lock is
     that of the open file: it lasts until every process that has inherited the descriptor has closed it or ended.
     """
-    from calib_utils.models import cache_dir
-
     for name in gpus if len(gpus) > 1 else ():
         path = cache_dir() / f"{platform.node()}-gpu-{re.sub('[^-a-zA-Z0-9]', '-', name)}.lock"
         with contextlib.suppress(OSError):  # a cache that cannot be written holds no locks
@@ -76,12 +77,12 @@ def pin(gpus: Sequence[str], turn: int) -> tuple[str | None, int | None]:
 
 def environment(jobs: int, gpu: str | None = None, lock: int | None = None) -> dict[str, str]:
     """Environment of a process: this home and package, its GPU, if it is to have one of several, and an equal share
-    of the cores.
+    of the cores (alone it asks for the load when it starts its kernel).
     """
     found = {name: value for name, value in os.environ.items() if name != _LOCK}
     found |= {**home.environment(), _PARENT: str(os.getpid())}
     if jobs > 1:
-        found.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
+        found[threads.VARIABLE] = str(threads.choose(jobs).threads)
     if gpu is not None:
         found["CUDA_VISIBLE_DEVICES"] = gpu
     if lock is not None:
@@ -89,8 +90,10 @@ def environment(jobs: int, gpu: str | None = None, lock: int | None = None) -> d
     return found
 
 
-def follow_parent() -> None:
-    """In a process that `run` has started: stop when that has ended, however it ended; hold the GPU until then.
+def follow_parent() -> bool:
+    """Whether another process has started this one as one of its jobs; from then on its end is this one's too.
+
+    In a process that `run` has started: stop when that has ended, however it ended; hold the GPU until then.
 
     A SIGKILL cannot be passed on, so a thread asks once a second for the parent, and stops this process as SIGTERM
     would. The kernel below asks in the same way (ipykernel's ParentPollerUnix). It inherits the lock, since it is the
@@ -99,7 +102,7 @@ def follow_parent() -> None:
     lock, parent = os.environ.pop(_LOCK, None), os.environ.pop(_PARENT, None)
     runner.IPCKernelManager.inherited = (int(lock),) if lock else ()
     if parent is None:
-        return
+        return False
 
     def watch() -> None:
         while os.getppid() == int(parent):
@@ -109,6 +112,7 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    return True
 
 
 def ready(waiting: list[Job], unfinished: set[str]) -> Job | None:
@@ -139,11 +143,13 @@ def run(pending: list[Job], jobs: int, gpus: Sequence[str] = (), tell: Callable[
             time.sleep(0.2)
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
+                job.seconds = time.monotonic() - job.began
                 failed += [job.notebook] if job.process.returncode else []
                 told = 0.0
             if running and time.monotonic() - told > _TELL:
                 told = time.monotonic()
-                tell(progress(waiting, running, jobs, told))
+                each = {job.notebook: (job.forecast, told - job.began) for job in running}
+                tell(progress.told(each, [job.forecast for job in waiting], jobs))
     finally:
         for job in running:
             job.process.terminate()
@@ -165,16 +171,3 @@ def _start(words: list[str], jobs: int, gpu: str | None, lock: int | None) -> su
     finally:
         for file in held:  # from here on the lock is the job's
             os.close(file)
-
-
-def progress(waiting: list[Job], running: list[Job], jobs: int, now: float) -> str:
-    """What runs, for how long of how long, how many wait, and the minutes left in all where that is known."""
-    shown = [f"{job.notebook} {_minutes(now - job.began)} of {_minutes(job.expected)}" for job in running]
-    left = [max(job.expected - (now - job.began), 0) if job.expected else None for job in running]
-    left += [job.expected for job in waiting]
-    total = None if None in left else sum(left) / jobs
-    return f"{', '.join(shown)}; {len(waiting)} waiting; {_minutes(total)} left"
-
-
-def _minutes(seconds: float | None) -> str:
-    return "?" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

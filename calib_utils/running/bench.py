@@ -19,7 +19,8 @@ from calib_utils.data import load_questions
 from calib_utils.models import LanguageModel, encode
 from calib_utils.prompts import STYLES, build_prompts, pick_shots
 from calib_utils.sampling import sample
-from calib_utils.types import Prompt, SamplingConfig
+from calib_utils.sampling.tokens import split
+from calib_utils.types import Completion, Prompt, SamplingConfig
 
 
 class _Clock(TrainerCallback):
@@ -64,6 +65,28 @@ def by_generate(lm: LanguageModel, prompts: list[Prompt], config: SamplingConfig
     return texts
 
 
+def products(lm: LanguageModel, prompts: list[Prompt], drawn: list[list[Completion]]) -> float:
+    """Multiplications and additions of the distinct rows, in billions: what no exact sampler can do without.
+
+    Every distinct prefix goes once through the layers (2 operations a weight, and 4 per layer, head, dimension and
+    token that it attends to), and through the output layer where a token is drawn after it. The last token of a
+    completion is not forwarded. Attention counts in full where a window bounds it.
+    """
+    config = lm.model.config.get_text_config()
+    head = lm.model.get_output_embeddings()
+    weights = [m.weight.numel() for m in lm.model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attended = 4 * config.num_hidden_layers * config.num_attention_heads * width
+    rows, heads = set(), set()
+    for prompt, completions in zip(prompts, drawn, strict=True):
+        path = sum(split(lm.tokenizer, prompt), ())
+        rows.update(path[:end] for end in range(1, len(path) + 1))
+        heads.update((*path, *one.token_ids[:end]) for one in completions for end in range(len(one.token_ids)))
+    rows |= heads
+    layers = 2 * sum(weights) * len(rows) + attended * sum(map(len, rows))
+    return (layers + 2 * head.weight.numel() * len(heads)) / 1e9
+
+
 def sampling(
     lm: LanguageModel, n_questions: int = 48, n_generate: int = 2, rounds: int = 3, seed: int = 0
 ) -> pd.DataFrame:
@@ -72,7 +95,9 @@ def sampling(
     The ways take turns, `rounds` times; medians are reported. `generate` gets `n_generate` questions a round
     because it is slow, the sampler `n_questions`. Columns: method, m, seconds_per_question (median), low, high,
     n_questions, rounds, peak_gib (of the process, up to the first such call), speedup_over_generate (at the M that
-    `generate` draws), growth_from_m10 (of the sampler), device, threads, dtype, model.
+    `generate` draws), growth_from_m10 (of the sampler), gflop (`products` per question), matmul_gflops (per second,
+    of a square product of 2,048), floor (seconds per question that the products take at that rate), over_floor,
+    device, threads, dtype, model.
     """
     questions = load_questions("facts", "dev", n=n_questions * rounds, seed=seed)
     shots = pick_shots(load_questions("facts", "train"), 10, seed)
@@ -98,11 +123,14 @@ def chains(
 def _in_turns(lm, prompts, draws, max_new_tokens, n_questions, n_generate, rounds) -> pd.DataFrame:
     seconds: dict[tuple[str, int], list[float]] = {}
     peaks: dict[tuple[str, int], float] = {}
+    work: dict[tuple[str, int], list[float]] = {}
+    rates: list[float] = []
     for warm_up in (sample, by_generate):
         warm_up(lm, prompts[:2], SamplingConfig(n_samples=2, max_new_tokens=2))
     most = draws[-1]
     for turn in range(rounds):
         batch = prompts[turn * n_questions : (turn + 1) * n_questions]
+        rates.append(_matmul_gflops(lm.device, lm.model.dtype))
         for method, m in (*(("merged", m) for m in draws), ("generate", most)):
             config = SamplingConfig(m, max_new_tokens=max_new_tokens, seed=turn)
             mine = (
@@ -111,9 +139,12 @@ def _in_turns(lm, prompts, draws, max_new_tokens, n_questions, n_generate, round
                 else batch[turn * n_generate % (n_questions - n_generate + 1) :][:n_generate]
             )
             started = time.perf_counter()
-            sample(lm, mine, config) if method == "merged" else by_generate(lm, mine, config)
+            drawn = sample(lm, mine, config) if method == "merged" else by_generate(lm, mine, config)
             seconds.setdefault((method, m), []).append((time.perf_counter() - started) / len(mine))
             peaks.setdefault((method, m), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+            if method == "merged":
+                work.setdefault((method, m), []).append(products(lm, mine, drawn) / len(mine))
+    rate = statistics.median(rates)
     median = {key: statistics.median(values) for key, values in seconds.items()}
     slow, first = median["generate", most], median["merged", draws[0]]
     return pd.DataFrame(
@@ -129,6 +160,10 @@ def _in_turns(lm, prompts, draws, max_new_tokens, n_questions, n_generate, round
                 "peak_gib": peaks[method, m],
                 "speedup_over_generate": slow / median[method, m] if m == most else float("nan"),
                 "growth_from_m10": median[method, m] / first if method == "merged" else float("nan"),
+                "gflop": (gflop := statistics.median(work.get((method, m), [float("nan")]))),
+                "matmul_gflops": rate,
+                "floor": gflop / rate,
+                "over_floor": median[method, m] * rate / gflop,
                 "device": torch.cuda.get_device_name() if lm.device.type == "cuda" else "cpu",
                 "threads": torch.get_num_threads(),
                 "dtype": lm.dtype,
@@ -196,7 +231,8 @@ def family(device: str = "auto", rounds: int = 3, steps: int = 60, batch_size: i
     questions, found = load_questions("facts", "train", n=500, seed=0), {}
     stage = Stage("pretrain", 10 + steps, 1.5e-3, n_questions=500, batch_size=batch_size, lora_rank=0)
     for turn in range(rounds + 1):  # the first one loads libraries and does not count
-        limit = _matmul_gflops(models.resolve_device(device))
+        where = models.resolve_device(device)
+        limit = _matmul_gflops(where, models.resolve_dtype("auto", where))
         for shape in (Shape(64, 2), Shape(128, 3), Shape(192, 4), Shape(224, 6))[: 1 if turn == 0 else None]:
             with tempfile.TemporaryDirectory() as folder:
                 lm = models.load(str(untrained(shape, questions, folder, vocabulary=1024)), device=device)
@@ -228,11 +264,9 @@ def family(device: str = "auto", rounds: int = 3, steps: int = 60, batch_size: i
     return pd.DataFrame(rows)
 
 
-def _matmul_gflops(device: torch.device, size: int = 2048, repeats: int = 10) -> float:
-    """Rate of a square matrix product in the dtype that models are loaded in."""
-    from calib_utils.models import resolve_dtype
-
-    a = torch.randn(size, size, device=device).to(resolve_dtype("auto", device))
+def _matmul_gflops(device: torch.device, dtype: torch.dtype, size: int = 2048, repeats: int = 10) -> float:
+    """Rate of a square matrix product."""
+    a = torch.randn(size, size, device=device).to(dtype)
     taken = []
     for _ in range(repeats):
         if device.type == "cuda":

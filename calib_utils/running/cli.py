@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import signal
 import sys
 from pathlib import Path
@@ -83,10 +82,10 @@ def _unknown_words(words: list[str], chooses: bool) -> str:
 
 
 def _run(options) -> int:
-    from calib_utils.running import batch, runner
+    from calib_utils.models import threads
+    from calib_utils.running import batch, progress, runner
 
-    if options.here:
-        batch.follow_parent()
+    alone = not (options.here and batch.follow_parent())
     given = runner.parse_overrides(options.overrides)
     figures, output = runner.destination(options.profile, given)  # one for all: what 08 reads is what the others made
     notebooks = runner.assign(runner.find_notebooks(options.only), {**given, "figures": figures})
@@ -102,21 +101,24 @@ def _run(options) -> int:
         return 0
     storage.check_folder(options.output)
     if not options.here:
-        return _run_several(notebooks, options)
+        return _run_several(notebooks, options, ROOT / figures)
     if len(notebooks) > 1:
         raise ConfigError(f"--here runs one notebook, not {len(notebooks)}; name it with --only")
     ((notebook, overrides),) = notebooks.items()
-    print(f"{notebook.stem}: running, profile {options.profile}", flush=True)
+    chosen = threads.choose()
+    number = f"{chosen.threads} thread{'s' if chosen.threads > 1 else ''} ({chosen.because})"
+    print(f"{notebook.stem}: running, profile {options.profile}, {number}", flush=True)
     try:
         with _stopping():
-            outcome = runner.run(notebook, options.profile, overrides, options.output)
+            outcome = runner.run(notebook, options.profile, overrides, options.output, chosen)
     except RunError as error:
         print(f"error: {error}", *getattr(error, "__notes__", ()), sep="\nerror: ", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130  # who has started this process says so
-    print(f"{outcome.notebook}: done in {outcome.seconds:.0f} s, {outcome.executed}", flush=True)
-    print(f"{outcome.notebook}: figures and claims are in {outcome.figures}", flush=True)
+    if alone:  # else the run that started this one says so, of all its notebooks together
+        print(progress.outcome(outcome.notebook, outcome.seconds, options.output, outcome.figures))
+        print(f"figures and claims are in {outcome.figures}")
     return 0
 
 
@@ -141,26 +143,31 @@ def _stopping():
             signal.signal(number, handler)
 
 
-def _run_several(notebooks, options) -> int:
-    from calib_utils.running import batch, runner
+def _run_several(notebooks, options, figures: Path) -> int:
+    from calib_utils.models import threads
+    from calib_utils.running import batch, progress, runner
 
     plans = {path: runner.plan(path, options.profile, given, options.output) for path, given in notebooks.items()}
-    expected = {path: None if plan.how == runner.CACHED else plan.seconds_anew for path, plan in plans.items()}
-    pending = [
-        batch.Job(path.stem, batch.command(path, options.profile, given, options.output), expected[path])
-        for path, given in notebooks.items()
-    ]
+    pending = []
+    for path, given in notebooks.items():
+        asked = runner.resolved(path, runner.parameters_of(path, options.profile, given))
+        expected = progress.forecast(path, asked, plans[path], options.output)
+        words = batch.command(path, options.profile, given, options.output)
+        pending.append(batch.Job(path.stem, words, expected))
     redraw = all(plan.how == runner.CACHED for plan in plans.values())
     asked = {name: given[name] for given in notebooks.values() for name in ("device", "dtype") if name in given}
     device, dtype = asked.get("device", "auto"), asked.get("dtype", "auto")
     gpus = [] if redraw or device != "auto" else batch.devices()  # to redraw takes a core and a gigabyte, no GPU
     if not redraw:
         print(_place(device, dtype, gpus), flush=True)
-    jobs = min(options.jobs or len(gpus) or (redraw and os.cpu_count()) or 1, len(pending))
+    jobs = min(options.jobs or len(gpus) or (redraw and threads.cores()) or 1, len(pending))
     if jobs > 1:  # the longest first: otherwise one of them is left to end alone
         longest = {path.stem: plan.seconds_anew or 0 for path, plan in plans.items()}
         pending.sort(key=lambda job: -longest[job.notebook])
     failed = batch.run(pending, jobs, gpus, lambda line: print(line, flush=True))
+    for job in sorted(pending, key=lambda job: job.notebook):
+        print(progress.outcome(job.notebook, job.seconds, options.output, figures, job.notebook in failed))
+    print(f"figures and claims are in {figures}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
         wrong_input = any(job.process and job.process.returncode == 2 for job in pending)

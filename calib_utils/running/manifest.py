@@ -105,6 +105,16 @@ def digest(notebook: Path) -> str:
     return storage.text_digest("\n".join(parts))
 
 
+def cell_times(executed: Path) -> list[float | None]:
+    """Seconds of every code cell of a notebook that papermill executes, None for one that has not run."""
+    try:
+        cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    except (OSError, json.JSONDecodeError):  # not there yet, or half written
+        return []
+    about = [cell["metadata"].get("papermill", {}) for cell in cells if cell["cell_type"] == "code"]
+    return [one.get("duration") if one.get("status") == "completed" else None for one in about]
+
+
 def write(path: Path, manifest: dict) -> None:
     """The manifest as JSON under its name at once or not at all."""
     storage.publish(path, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")

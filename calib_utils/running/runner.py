@@ -25,6 +25,7 @@ from calib_utils import home, storage
 from calib_utils.config import STAGED, FolderConfig, check_names, profile_parameters
 from calib_utils.errors import ConfigError, RunError
 from calib_utils.home import ROOT
+from calib_utils.models import threads
 from calib_utils.running import manifest
 from calib_utils.studies.parameters import STUDIES
 
@@ -35,6 +36,7 @@ CACHED, RESUMED, ANEW = "from cache", "goes on", "anew"
 COMPLETE = "complete"
 _COMPUTED = {".parquet", ".table", ".json"}  # records, measurements, trained stages
 _COMPLETION = "CALIB_UTILS_COMPLETION"
+_OF_NUMBERS = ("device", "processor", "threads", "threads_by")  # of the machine, what decides the last digits
 _HARMLESS = ("device", "max_rows", "runs")  # with these a run is still the standard one of its profile
 
 
@@ -164,12 +166,19 @@ def destination(profile: str, overrides: Mapping[str, object]) -> tuple[str, Pat
     return "figures" if profile == "cpu" else f"runs/{profile}/figures", ROOT / "runs" / "notebooks" / profile
 
 
-def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: Path | None = None) -> Outcome:
+def run(
+    notebook: Path,
+    profile: str,
+    overrides: Mapping[str, object],
+    output: Path | None = None,
+    chosen: threads.Choice | None = None,
+) -> Outcome:
     """Execute one notebook and publish its figures when its last cell has written the completion file.
 
     Until then everything is in `output`/running: a run that fails or is stopped replaces nothing. It leaves
     ``NAME.failed.ipynb`` and ``NN_manifest.failed.json`` in `output`, which the next success removes. A second run of
     the same notebook with the same `output` or the same figures waits for the first one, and finds what that left.
+    The kernel gets the threads that were `chosen` (by default `threads.choose`), and the manifest tells why.
 
     Raises
     ------
@@ -197,19 +206,23 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
             "state": "running",
             "seconds_anew": known.seconds_anew,
         }
+        chosen = chosen or threads.choose()
+        about["threads_by"] = chosen.because
         started = time.monotonic()
         work = output / "running" / notebook.stem
         shutil.rmtree(work, ignore_errors=True)  # of a run that was killed
         manifest.write(manifest_path(notebook, work), about)
         failed = output / f"{notebook.stem}.failed.ipynb", manifest_path(notebook, output, ".failed")
         try:
-            told = _execute(notebook, parameters, work, failed[0])
+            told = _execute(notebook, parameters, work, failed[0], chosen.threads)
             about |= told
             if known.how == CACHED:  # the numbers are still those of the threads and the processor that made them
-                about |= {name: known.last[name] for name in ("device", "processor", "threads") if name in known.last}
+                about |= {name: known.last[name] for name in _OF_NUMBERS if name in known.last}
             seconds = about["seconds"] = round(time.monotonic() - started, 1)
             if known.how == ANEW and (_COMPUTED & told["written"].keys() or known.seconds_anew is None):
                 about["seconds_anew"] = seconds
+            times = [round(seconds or 0.0, 1) for seconds in manifest.cell_times(work / notebook.name)]
+            about["cells"] = times if known.how == ANEW else known.last.get("cells", [])
             about["state"] = COMPLETE
             about = manifest.publish(work / "figures", target, about)
             os.replace(work / notebook.name, output / notebook.name)
@@ -232,8 +245,8 @@ def run(notebook: Path, profile: str, overrides: Mapping[str, object], output: P
         return Outcome(notebook.stem, output / notebook.name, target, seconds)
 
 
-def _execute(notebook: Path, parameters: Mapping[str, object], work: Path, failed: Path) -> dict:
-    """Run the notebook in the folder `work`; returns what its last cell told (`manifest.of_process`).
+def _execute(notebook: Path, parameters: Mapping[str, object], work: Path, failed: Path, n_threads: int) -> dict:
+    """Run the notebook in `work`, with `n_threads` in its kernel; returns `manifest.of_process` of its last cell.
 
     `failed` is where the executed notebook will be found if this raises.
     """
@@ -251,6 +264,7 @@ def _execute(notebook: Path, parameters: Mapping[str, object], work: Path, faile
                     **home.environment(),
                     _COMPLETION: str(completion),
                     STAGED: str(work / "figures"),
+                    threads.VARIABLE: str(n_threads),
                     "TQDM_MININTERVAL": "30",
                     "IPYTHONDIR": scratch,  # a kernel leaves its profile and its sockets behind nowhere else
                     "JUPYTER_RUNTIME_DIR": scratch,

@@ -2,11 +2,55 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from calib_utils.config import FolderConfig
+from calib_utils import data, models
+from calib_utils.config import FolderConfig, check_names
+from calib_utils.errors import ModelError
+from calib_utils.home import ROOT
+
+
+def _data_set(name: str, needs: str = "", optional: bool = False) -> str:
+    """The name of a row of `DATASETS` in which `needs` holds."""
+    if name or not optional:
+        row = data.find(name)
+        if needs and not getattr(row, needs):
+            fit = [other for other, one in data.DATASETS.items() if getattr(one, needs)]
+            raise ValueError(f"data set {name!r} has no {_HOLDS[needs]}; use one of {fit}")
+    return name
+
+
+def _model(name: str, optional: bool = False, **options) -> str:
+    """A name that may stand for a model."""
+    if name or not optional:
+        try:
+            models.check_name(name, **options)
+        except ModelError as error:
+            raise ValueError(str(error)) from error
+    return name
+
+
+def _device(name: str) -> str:
+    """A kind of device that torch computes on, with its number or without."""
+    check_names("there is no device", [re.sub(r":\d+$", "", name)], ("auto", "cpu", "cuda", "mps", "xpu"))
+    return name
+
+
+_HOLDS = {"choices": "options", "chains": "worked chains"}  # a column of the table, in words
+DataSetName = Annotated[str, AfterValidator(_data_set)]
+OtherDataSet = Annotated[str, AfterValidator(partial(_data_set, optional=True))]
+ChoiceDataSet = Annotated[str, AfterValidator(partial(_data_set, needs="choices"))]
+OtherChoiceDataSet = Annotated[str, AfterValidator(partial(_data_set, needs="choices", optional=True))]
+ChainDataSet = Annotated[str, AfterValidator(partial(_data_set, needs="chains"))]
+OtherChainDataSet = Annotated[str, AfterValidator(partial(_data_set, needs="chains", optional=True))]
+ModelName = Annotated[str, AfterValidator(_model)]
+OtherModel = Annotated[str, AfterValidator(partial(_model, optional=True))]
+Adapter = Annotated[str, AfterValidator(partial(_model, optional=True, bundled=()))]
+Device = Annotated[str, AfterValidator(_device)]
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -29,8 +73,8 @@ class AskingConfig(FolderConfig):
 
     chat: bool = False
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    device: str = "auto"
-    dataset: str = "facts"
+    device: Device = "auto"
+    dataset: DataSetName = "facts"
     data_path: str = ""
     n_questions: Positive = 408
     n_shots: Count = 10
@@ -38,11 +82,19 @@ class AskingConfig(FolderConfig):
     n_boot: Positive = 1000
     max_rows: Positive = 128
 
+    @model_validator(mode="after")
+    def _the_file_is_there_and_has_a_schema(self):
+        if self.data_path:
+            data.find(self.dataset).check_path(self.data_path)
+            if not (ROOT / self.data_path).is_file():  # as a notebook sees it
+                raise ValueError(f"data_path is {self.data_path!r}; there is no file {ROOT / self.data_path}")
+        return self
+
 
 class RunConfig(AskingConfig):
     """Parameters of every notebook that draws M answers of one model."""
 
-    model: str = "gemma-3-270m"
+    model: ModelName = "gemma-3-270m"
     n_samples: Positive = 50
 
 
@@ -54,7 +106,7 @@ class SamplingStudy(RunConfig):
 
     NOTEBOOK: ClassVar[str] = "01_base_semantic_calibration"
 
-    adapter: str = ""
+    adapter: Adapter = ""
     backend: Literal["transformers", "vllm"] = "transformers"
     m_values: list[Positive] = [5, 10, 20, 50]
     temperatures: list[Temperature] = [0.6, 0.8, 1.0, 1.2, 1.4]
@@ -93,6 +145,14 @@ class PreferenceStudy(RunConfig):
     n_side: Positive = 102
 
     @model_validator(mode="after")
+    def _what_is_held_out_is_there(self):
+        row, default = data.find(self.dataset), type(self).model_fields["held_out"].default
+        if row.built_in and self.held_out != default:  # of a public set the relations are not known before
+            there = {question.relation for split in data.SPLITS for question in row.questions(split)}
+            check_names(f"held_out: data set {row.name!r} has no relation", self.held_out, there)
+        return self
+
+    @model_validator(mode="after")
     def _reported_strength_of_dpo_is_trained(self):
         _check_reported(self.dpo_steps, self.dpo_reported)
         return self
@@ -114,8 +174,8 @@ class LineageStudy(PreferenceStudy):
     grpo_questions: Positive = 480
     grpo_lr: LearningRate = 5e-5
     grpo_group: Annotated[int, Field(ge=2)] = 8
-    released_base: str = ""
-    released_aligned: str = "smollm2-135m-instruct"
+    released_base: OtherModel = ""
+    released_aligned: OtherModel = "smollm2-135m-instruct"
 
     @model_validator(mode="after")
     def _reported_strength_of_grpo_is_trained(self):
@@ -131,8 +191,8 @@ class CattoStudy(PreferenceStudy):
     n_questions: Positive = 204
     n_side: Positive = 204
     sft_seeds: list[int] = [3, 4, 5]
-    out_dataset: str = ""
-    task: str = "arithmetic"
+    out_dataset: OtherDataSet = ""
+    task: OtherChainDataSet = "arithmetic"
     n_out: Positive = 142
     n_task: Positive = 24
     n_dev: Positive = 102
@@ -185,9 +245,10 @@ class RepairStudy(PreferenceStudy):
 
     NOTEBOOK: ClassVar[str] = "05_calibration_aware"
 
+    dataset: ChoiceDataSet = "facts"
     n_questions: Positive = 204
-    aligned: str = ""
-    out_dataset: str = ""
+    aligned: OtherModel = ""
+    out_dataset: OtherChoiceDataSet = ""
     n_out: Positive = 142
     n_dev: Positive = 204
     cft_steps: Annotated[list[Positive], Field(min_length=1)] = [10, 20, 40]
@@ -208,10 +269,10 @@ class ChainStudy(RunConfig):
 
     NOTEBOOK: ClassVar[str] = "03_cot_degradation"
 
-    dataset: str = "arithmetic"
+    dataset: ChainDataSet = "arithmetic"
     n_questions: Positive = 100
     n_shots: Count = 8
-    elsewhere: str = "multihop"
+    elsewhere: ChainDataSet = "multihop"
     n_elsewhere: Positive = 60
     sft_steps: Positive = 112
     concise_steps: Positive = 48
@@ -232,9 +293,10 @@ class LifecycleStudy(AskingConfig):
 
     NOTEBOOK: ClassVar[str] = "06_lifecycle"
 
+    dataset: ChoiceDataSet = "facts"
     n_questions: Positive = 240
     n_shots: Count = 0
-    models: list[str] = []
+    models: list[ModelName] = []
     revisions: list[str] = []
     n_texts: Positive = 500
     shapes: Annotated[list[Annotated[list[Positive], Field(min_length=2, max_length=2)]], Field(min_length=1)] = [

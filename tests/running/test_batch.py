@@ -11,12 +11,13 @@ from itertools import pairwise
 import pytest
 
 from calib_utils.home import ROOT
+from calib_utils.models import threads
 from calib_utils.running import batch, cli, manifest, runner
 from calib_utils.running.batch import Job
 
 
-def job(name, code, expected=None):
-    return Job(name, [sys.executable, "-c", code], expected)
+def job(name, code):
+    return Job(name, [sys.executable, "-c", code])
 
 
 def note(path, name, seconds=0.3):
@@ -69,10 +70,12 @@ def test_stopping_ends_the_running_ones_too(tmp_path, how):
         os.kill(int(mark.read_text()), 0)
 
 
-def test_progress_tells_the_time_left():
-    running, waiting = [Job("01_a", [], 100.0, began=40.0)], [Job("03_b", [], 200.0)]
-    assert batch.progress(waiting, running, 1, 70.0) == "01_a 0:30 of 1:40; 1 waiting; 4:30 left"
-    assert batch.progress([Job("05_c", [])], running, 1, 70.0) == "01_a 0:30 of 1:40; 1 waiting; ? left"
+def test_several_notebooks_get_an_equal_share_of_the_cores_unless_the_user_says(monkeypatch):
+    monkeypatch.delenv(threads.VARIABLE, raising=False)
+    monkeypatch.setattr(threads, "cores", lambda _: 8)
+    assert threads.VARIABLE not in batch.environment(1) and batch.environment(3)[threads.VARIABLE] == "2"
+    monkeypatch.setenv(threads.VARIABLE, "5")
+    assert batch.environment(1)[threads.VARIABLE] == batch.environment(3)[threads.VARIABLE] == "5"
 
 
 def test_gpus_are_named_as_they_are_visible(monkeypatch):
@@ -162,7 +165,7 @@ def test_more_notebooks_than_gpus_share_them_and_one_gpu_is_not_pinned(tmp_path,
 @pytest.mark.parametrize(("how", "jobs"), [("from cache", 2), ("anew", 1)])
 def test_two_at_once_only_where_nothing_is_computed(tmp_path, monkeypatch, capsys, how, jobs):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(threads, "cores", lambda: 2)
     plans = iter([runner.Plan("from cache", 9.0, {}), runner.Plan(how, 9.0, {})])
     monkeypatch.setattr(runner, "plan", lambda *_: next(plans))
     found = []

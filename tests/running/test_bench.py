@@ -1,8 +1,10 @@
 import pytest
+import torch
 from conftest import tiny_model
 
 from calib_utils.running import bench
-from calib_utils.types import Question
+from calib_utils.sampling import sample
+from calib_utils.types import Prompt, Question, SamplingConfig
 
 
 @pytest.mark.parametrize("name, most, options", [("sampling", 50, {}), ("chains", 20, {"max_new_tokens": 8})])
@@ -19,9 +21,30 @@ def test_sampling_bench_reports_ratios_of_medians(name, most, options, monkeypat
     slow, fast = table.loc[("generate", most)], table.loc[("merged", most)]
     assert fast["speedup_over_generate"] == pytest.approx(slow["seconds_per_question"] / fast["seconds_per_question"])
     assert table.loc[("merged", 10), "growth_from_m10"] == 1
+    assert fast["over_floor"] == pytest.approx(fast["seconds_per_question"] / fast["floor"]) and fast["floor"] > 0
     assert (table["low"] <= table["seconds_per_question"]).all() and (
         table["high"] >= table["seconds_per_question"]
     ).all()
+
+
+def test_the_products_are_those_of_the_rows_that_the_sampler_forwards():
+    lm, config = tiny_model("llama"), SamplingConfig(60, 1.0, 3, ("#",))
+    prompts = [Prompt("Q red A blue ", own) for own in ("Q green A", "Q green yes A", "Q one A")]
+    rows, heads, attended = [], [], []
+
+    def note(_, __, options):
+        rows.append(options["input_ids"].numel())
+        heads.append(len(options["logits_to_keep"]))
+        mask = options["attention_mask"]
+        mask = mask if isinstance(mask, torch.Tensor) else mask["full_attention"]
+        attended.append(int((mask == 0).sum()))
+
+    lm.model.register_forward_pre_hook(note, with_kwargs=True)
+    drawn = sample(lm, prompts, config)
+    heads[0] = 0  # the forward pass of the shared prefix needs no token to be drawn after it
+    layers = sum(part.numel() for name, part in lm.model.named_parameters() if "_proj" in name)
+    weights = 2 * layers * sum(rows) + 2 * lm.model.lm_head.weight.numel() * sum(heads)
+    assert bench.products(lm, prompts, drawn) == pytest.approx((weights + 4 * 2 * 2 * 8 * sum(attended)) / 1e9)
 
 
 @pytest.mark.parametrize("method", bench._TRAINERS)

@@ -153,6 +153,7 @@ def test_a_published_series_goes_through_the_lifecycle_notebook(tmp_path):
         ("n_questions", 0, r"n_questions: Input should be greater than or equal to 1 \(got 0\)$"),
         ("n_samples", 5, r"m_values \[5, 10, 20, 50\] go beyond n_samples = 5; lower them$"),
         ("zzz", 3, "'zzz'; there are"),
+        ("dataset", "fact", "data set 'fact' is unknown; did you mean 'facts'"),
     ],
 )
 def test_a_wrong_override_is_refused_before_anything_runs(name, value, message):
@@ -160,18 +161,24 @@ def test_a_wrong_override_is_refused_before_anything_runs(name, value, message):
         runner.parameters_of(NOTEBOOKS[0], "cpu", {name: value})
 
 
-def test_a_value_out_of_range_ends_the_command_at_once_and_writes_nothing():
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("n_questions=0", "n_questions: Input should be greater than or equal to 1 (got 0)\n"),
+        ("dataset=fact", "dataset: data set 'fact' is unknown; did you mean 'facts'? use one of "),
+    ],
+)
+def test_a_value_that_cannot_be_ends_the_command_at_once_and_writes_nothing(given, message):
     def seen():
         return {
             path: path.stat().st_mtime_ns for name in ("figures", "runs/custom") for path in (ROOT / name).rglob("*")
         }
 
     before, began = seen(), time.monotonic()
-    command = [sys.executable, "-m", "calib_utils", "run", "-p", "n_questions=0"]
+    command = [sys.executable, "-m", "calib_utils", "run", "-p", given]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "") and time.monotonic() - began < 10  # 0.7 s on an idle machine
-    first = "01_base_semantic_calibration: n_questions: Input should be greater than or equal to 1 (got 0)"
-    assert done.stderr == f"error: {first}\n"
+    assert done.stderr.startswith(f"error: 01_base_semantic_calibration: {message}") and done.stderr.count("\n") == 1
     assert seen() == before
 
 
@@ -516,7 +523,9 @@ def test_a_run_that_fails_replaces_nothing_and_a_success_clears_what_it_left(tmp
     path = drawing(tmp_path, monkeypatch, ["99_a.csv", "99_b.csv"], "1")
     monkeypatch.setattr(runner, "find_notebooks", lambda _: [path])
     assert cli.main(["run", "--here"]) == 0
-    assert f"figures and claims are in {figures}" in capsys.readouterr().out
+    line, last = capsys.readouterr().out.splitlines()[-2:]
+    assert line.startswith("99_fake: 0:") and line.endswith(f", 1 undecided; {out / '99_fake.ipynb'}")
+    assert last == f"figures and claims are in {figures}"
     shutil.copy(ROOT / ".gitignore", tmp_path)
     git("init", "-q"), git("add", "figures", ".gitignore")
     git("-c", "user.name=a", "-c", "user.email=a", "commit", "-qm", "shipped")
