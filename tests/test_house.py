@@ -23,6 +23,7 @@ LAYERS = (
     ("training",),
     ("studies",),
     ("world",),
+    ("family",),
     ("running",),
     ("__main__",),
 )
