@@ -68,7 +68,7 @@ class FactWorld:
     seed : of names, facts and fame.
     """
 
-    n_people: tuple[int, int, int, int] = (120, 48, 96, 40)
+    n_people: tuple[int, int, int, int] = (60, 40, 96, 40)
     seed: int = 0
 
     def __post_init__(self) -> None:

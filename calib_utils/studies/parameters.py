@@ -232,7 +232,7 @@ class LifecycleStudy(AskingConfig):
 
     NOTEBOOK: ClassVar[str] = "06_lifecycle"
 
-    n_questions: Positive = 300
+    n_questions: Positive = 180
     n_texts: Positive = 400
     n_shots: Count = 0
     models: list[str] = []
@@ -242,7 +242,7 @@ class LifecycleStudy(AskingConfig):
         [16, 1],
         [32, 1],
         [48, 2],
-        [80, 3],
+        [80, 2],
         [112, 3],
     ]
     pretrain_steps: Annotated[int, Field(ge=2)] = 400
@@ -250,16 +250,16 @@ class LifecycleStudy(AskingConfig):
     pretrain_batch: Positive = 48
     pretrain_lr: LearningRate = 5e-3
     memorised_rows: Positive = 192
-    tuned_model: int = 2
+    tuned_model: int = 3
     epochs: Annotated[list[Positive], Field(min_length=1)] = [1, 3, 10]
     reported_epochs: Positive = 3
     sft_examples: Positive = 96
     sft_lr: LearningRate = 1e-3
     lora_lr: LearningRate = 3e-3
     lora_rank: Positive = 2
-    rl_examples: Positive = 48
-    rl_epochs: Positive = 2
-    rl_lr: LearningRate = 1e-4
+    rl_examples: Positive = 32
+    rl_epochs: Positive = 10
+    rl_lr: LearningRate = 3e-4
     dpo_beta: Annotated[float, Field(gt=0)] = 0.1
     kl_weights: list[Weight] = [0.1, 0.0]
     tuning_batch: Positive = 16
