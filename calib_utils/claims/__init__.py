@@ -1,6 +1,5 @@
 """Claims: what a paper says, the rule fixed before the run, and the verdict the numbers give."""
 
-from calib_utils.claims import findings
 from calib_utils.claims.base import INFORMATIVE
 from calib_utils.claims.catto import BASELINES, CANDIDATES
 from calib_utils.claims.chains import UNDERCONFIDENT
@@ -44,7 +43,6 @@ __all__ = [
     "VERDICTS",
     "as_table",
     "claim_row",
-    "findings",
     "legend",
     "read_claims",
     "record_claims",
