@@ -137,7 +137,7 @@ def facets(
     high, n, and floor of errors. `title` stands above the legend. Returns the figure.
     """
     _has_rows(table, "facets")
-    tasks = list(dict.fromkeys(table["task"]))
+    tasks, (*_, last) = list(dict.fromkeys(table["task"])), labels
     figure, axes = grid(len(labels), len(tasks), width=3.1, height=2.7, sharex="row" if not x else True, sharey="row")
     for row, (metric, label) in zip(axes, labels.items(), strict=True):
         for ax, task in zip(row, tasks, strict=True):
@@ -150,9 +150,13 @@ def facets(
                 ax.set_yticks(range(len(part)), list(part[group]))
             ax.set_title(f"{task}, n = {part['n'].iloc[0]}" if metric == next(iter(labels)) else "")
             ax.set(
-                xlabel=ax.get_xlabel() if not x or row is axes[-1] else "",
+                xlabel=ax.get_xlabel() if not x or metric == last else "",
                 ylabel=ax.get_ylabel() if task == tasks[0] else "",
             )
+        if x:  # one range for all tasks
+            found = table.loc[table["metric"] == metric, ["low", "high"]]
+            least, most = min(found["low"].min(), 0.0), found["high"].max()
+            row[0].set_ylim(least - 0.04 * (most - least) * (least < 0), most + 0.04 * (most - least))
     if x:
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, title=title)
     else:
