@@ -53,6 +53,7 @@ class Study:
         self.reading = PreTraining(run.pretrain_steps, run.pretrain_batch, run.pretrain_lr, kept)
         self.steps = (*kept, run.pretrain_steps)
         self.tuned = list(self.shapes)[run.tuned_model]
+        self._read: dict[str, dict[int, Stack]] = {}
 
     def text(self, n: int = 3) -> list[str]:
         """Rows of what the first seed's models read."""
@@ -109,24 +110,21 @@ class Study:
         )
         return spread(world, asked, answers)
 
-    @cached_property
-    def read(self) -> dict[int, Stack]:
-        """The models that are tuned later, by step; trained when first asked for."""
-        return self._pretrained(self.shapes[self.tuned], self.reading)
+    def read(self, name: str) -> dict[int, Stack]:
+        """The models of a shape, by step; trained when first asked for."""
+        if name not in self._read:
+            self._read[name] = self._pretrained(self.shapes[name], self.reading)
+        return self._read[name]
 
     @property
     def base(self) -> Stack:
-        """The models that have read everything."""
-        return self.read[self.run.pretrain_steps]
+        """The models that are tuned: they have read everything."""
+        return self.read(self.tuned)[self.run.pretrain_steps]
 
     @cached_property
     def instructed(self) -> dict[int, Stack]:
         """`base` after full fine-tuning on the narrow lesson, by epoch."""
         return tune(self.base, self.worlds, self._sft())
-
-    def language_model(self, at: int, step: int, folder: str | Path) -> Path:
-        """One of the models at a step in `folder`, for `models.load`."""
-        return self.read[step].save(at, self.worlds[at].tokenizer(), folder)
 
     def _pretrained(self, shape: Shape, reading: PreTraining) -> dict[int, Stack]:
         with tqdm(total=reading.steps, desc=str(shape), mininterval=5) as bar:
@@ -141,16 +139,14 @@ class Study:
         )
 
     def _series(self) -> Iterator[pd.DataFrame]:
-        for name, shape in self.shapes.items():
-            for step, stack in (self.read if name == self.tuned else self._pretrained(shape, self.reading)).items():
+        for name in self.shapes:
+            for step, stack in self.read(name).items():
                 yield self._scored(stack, name, step)
 
     def _memorising(self) -> Iterator[pd.DataFrame]:
-        again = replace(self.reading, rows=self.run.memorised_rows)
-        for name, found in {
-            "fresh": self.read,
-            "read again": self._pretrained(self.shapes[self.tuned], again),
-        }.items():
+        middle = list(self.shapes)[len(self.shapes) // 2]
+        again = self._pretrained(self.shapes[middle], replace(self.reading, rows=self.run.memorised_rows))
+        for name, found in {"fresh": self.read(middle), "read again": again}.items():
             for step, stack in found.items():
                 yield self._scored(stack, name, step)
 
@@ -161,8 +157,9 @@ class Study:
                 yield self._scored(stack, name, epoch)
 
     def _diversity(self) -> Iterator[pd.DataFrame]:
-        for name in LESSONS:
-            for epoch, stack in tune(self.base, self.worlds, self._sft(name)).items():
+        for at, name in enumerate(LESSONS):
+            found = tune(self.base, self.worlds, self._sft(name)) if at else self.instructed
+            for epoch, stack in found.items():
                 yield self._scored(stack, name, epoch)
 
     def _preference(self) -> Iterator[pd.DataFrame]:

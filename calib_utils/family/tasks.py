@@ -21,6 +21,7 @@ from calib_utils.world.stack import Stack
 PAPER = TASKS
 EXTENSIONS = ("whole answers", "new people")
 _OPTIONS = 4
+_ROWS = 250  # rows of text forwarded together: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,8 @@ def measure(stack: Stack, exam: Exam) -> dict[str, list[pd.DataFrame]]:
     *multiple choice*: p(option) renormalised over four options. *whole answers*: the probability of the greedy
     answer of two tokens.
     """
-    logits = stack.logits(exam.rows[..., :-1])
-    at = (exam.at - 1)[..., None, None].expand(*exam.at.shape, 1, logits.shape[-1])
-    found = {PAPER[0]: _top(logits.gather(2, at)[:, :, 0], exam.rows.gather(2, exam.at[..., None])[..., 0])}
+    said = [_at(stack, *part) for part in zip(exam.rows.split(_ROWS, 1), exam.at.split(_ROWS, 1), strict=True)]
+    found = {PAPER[0]: _top(torch.cat(said, dim=1), exam.rows.gather(2, exam.at[..., None])[..., 0])}
     first, cache = stack.extend(exam.asked, None, last=1)
     found[PAPER[1]] = _top(first[:, :, 0], exam.answers[..., 0])
     found[PAPER[2]] = _choice(stack, exam)
@@ -107,6 +107,12 @@ def measure(stack: Stack, exam: Exam) -> dict[str, list[pd.DataFrame]]:
     found[EXTENSIONS[0]] = one[0] * two[0], one[1] * two[1]
     found[EXTENSIONS[1]] = _top(stack.logits(exam.new, last=1)[:, :, 0], exam.right[..., 0])
     return {task: _tables(*pair, exam.people.get(task)) for task, pair in found.items()}
+
+
+def _at(stack: Stack, rows: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """(S, n, V) logits for the position `at` of every row."""
+    logits = stack.logits(rows[..., :-1])
+    return logits.gather(2, (at - 1)[..., None, None].expand(*at.shape, 1, logits.shape[-1]))[:, :, 0]
 
 
 def _top(logits: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

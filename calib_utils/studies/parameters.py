@@ -233,11 +233,11 @@ class LifecycleStudy(AskingConfig):
     NOTEBOOK: ClassVar[str] = "06_lifecycle"
 
     n_questions: Positive = 180
-    n_texts: Positive = 400
+    n_texts: Positive = 1000
     n_shots: Count = 0
     models: list[str] = []
     revisions: list[str] = []
-    train_seeds: Seeds = [10, 11, 12, 13, 14]
+    train_seeds: Seeds = [10, 11, 12, 13, 14, 15, 16, 17]
     shapes: Annotated[list[Annotated[list[Positive], Field(min_length=2, max_length=2)]], Field(min_length=2)] = [
         [16, 1],
         [32, 1],
@@ -250,7 +250,7 @@ class LifecycleStudy(AskingConfig):
     pretrain_batch: Positive = 48
     pretrain_lr: LearningRate = 5e-3
     memorised_rows: Positive = 192
-    tuned_model: int = 3
+    tuned_model: int = -1
     epochs: Annotated[list[Positive], Field(min_length=1)] = [1, 3, 10]
     reported_epochs: Positive = 3
     sft_examples: Positive = 96
