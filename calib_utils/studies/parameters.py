@@ -233,7 +233,7 @@ class LifecycleStudy(AskingConfig):
     NOTEBOOK: ClassVar[str] = "06_lifecycle"
 
     n_questions: Positive = 180
-    n_texts: Positive = 1000
+    n_texts: Positive = 600
     n_shots: Count = 0
     models: list[str] = []
     revisions: list[str] = []
