@@ -231,8 +231,9 @@ def test_choices_and_their_ablation():
 
 def test_the_tuned_model_is_one_of_those_there():
     study = {name: 1 for name in LifecycleStudy.model_fields if name not in GOOD}
-    study |= {"models": [], "revisions": [], "shapes": [[64, 2], [128, 3]], "vocabulary": 300, "pretrain_steps": 10}
-    study |= {"train_seeds": [0], **{name: 1e-3 for name in study if name.endswith("_lr")}}
+    study |= {"models": [], "revisions": [], "shapes": [[16, 1], [32, 1]], "pretrain_steps": 10, "kept_steps": [5]}
+    study |= {"train_seeds": [0], "epochs": [1, 2], "kl_weights": [0.1], "dpo_beta": 0.1}
+    study |= {name: 1e-3 for name in study if name.endswith("_lr")}
     run = LifecycleStudy.from_namespace({**GOOD, **study})
     assert run.tuned_model == 1
     for wrong in ({"tuned_model": 2}, {"models": ["a/m"]}, {"tuned_model": -3}):
@@ -240,3 +241,5 @@ def test_the_tuned_model_is_one_of_those_there():
             LifecycleStudy.from_namespace({**GOOD, **study, **wrong})
     with pytest.raises(ConfigError, match="shapes"):
         LifecycleStudy.from_namespace({**GOOD, **study, "shapes": [[64]]})
+    with pytest.raises(ConfigError, match=r"3 epochs are to be reported; the epochs \[1, 2\]"):
+        LifecycleStudy.from_namespace({**GOOD, **study, "reported_epochs": 3})

@@ -23,6 +23,7 @@ LAYERS = (
     ("training",),
     ("studies",),
     ("audit", "world"),
+    ("family",),
     ("running",),
     ("__main__",),
 )

@@ -108,8 +108,6 @@ def bundled_model_dir(name: str = DEFAULT_MODEL) -> Path:
     the end; a file lock keeps two processes from doing it twice. For the default model about a minute and 3.1 GB
     of memory.
     """
-    from safetensors import SafetensorError
-
     bundled = BUNDLED[name]
     return _converted(bundled, lambda: _weight_parts(bundled))
 
@@ -131,6 +129,8 @@ def gguf_model_dir(path: Path) -> Path:
 
 
 def _converted(bundled: Bundled, find_parts: Callable[[], list[Path]]) -> Path:
+    from safetensors import SafetensorError
+
     target = cache_dir() / f"{bundled.name}-{bundled.sha256[:8]}-{_CONVERSION}"
     if (target / "conversion.json").exists():
         return target

@@ -4,6 +4,7 @@ from calib_utils.plots.diagrams import STYLE as STYLE
 from calib_utils.plots.diagrams import claims as claims
 from calib_utils.plots.diagrams import confidence_histogram as confidence_histogram
 from calib_utils.plots.diagrams import coverage as coverage
+from calib_utils.plots.diagrams import facets as facets
 from calib_utils.plots.diagrams import floor_of as floor_of
 from calib_utils.plots.diagrams import grid as grid
 from calib_utils.plots.diagrams import intervals as intervals

@@ -122,6 +122,48 @@ def lines(table: pd.DataFrame, x: str, group: str, xlabel: str, ylabel: str, tit
     return ax
 
 
+def facets(
+    table: pd.DataFrame,
+    labels: Mapping[str, str],
+    group: str,
+    x: str = "",
+    xlabel: str = "",
+    title: str = "",
+    log=True,
+):
+    """A row of axes per metric of `labels` and a column per task of `table`: `lines` against `x`, one per `group`.
+
+    Without `x`: `intervals`, one row per `group`. `table` has the columns metric, task, `group`, `x`, value, low,
+    high, n, and floor of errors. `title` stands above the legend. Returns the figure.
+    """
+    _has_rows(table, "facets")
+    tasks, (*_, last) = list(dict.fromkeys(table["task"])), labels
+    figure, axes = grid(len(labels), len(tasks), width=3.1, height=2.7, sharex="row" if not x else True, sharey="row")
+    for row, (metric, label) in zip(axes, labels.items(), strict=True):
+        for ax, task in zip(row, tasks, strict=True):
+            part = table[(table["metric"] == metric) & (table["task"] == task)]
+            if x:
+                lines(part, x, group, xlabel, label, ax=ax, log=log)
+                ax.get_legend().remove()
+            else:
+                intervals(part.assign(n=""), group, label, ax)
+                ax.set_yticks(range(len(part)), list(part[group]))
+            ax.set_title(f"{task}, n = {part['n'].iloc[0]}" if metric == next(iter(labels)) else "")
+            ax.set(
+                xlabel=ax.get_xlabel() if not x or metric == last else "",
+                ylabel=ax.get_ylabel() if task == tasks[0] else "",
+            )
+        if x:  # one range for all tasks
+            found = table.loc[table["metric"] == metric, ["low", "high"]]
+            least, most = min(found["low"].min(), 0.0), found["high"].max()
+            row[0].set_ylim(least - 0.04 * (most - least) * (least < 0), most + 0.04 * (most - least))
+    if x:
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=6, title=title)
+    else:
+        figure.suptitle(title)
+    return figure
+
+
 def _has_floor(table: pd.DataFrame) -> bool:
     return "floor" in table and table["floor"].notna().any()
 

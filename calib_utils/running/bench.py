@@ -216,38 +216,41 @@ def training(
     )
 
 
-def family(device: str = "auto", rounds: int = 3, steps: int = 60, batch_size: int = 12) -> pd.DataFrame:
-    """Speed of training the family of notebook 06, against what plain matrix products reach on the same machine.
+def family(rounds: int = 3, steps: int = 12, batch_size: int = 48, seeds: int = 5) -> pd.DataFrame:
+    """Speed of pre-training the family of notebook 06, against what plain matrix products reach on the same machine.
 
     A training step costs about 6 operations a parameter and token (2 forward, 4 backward); the limit is the rate of a
-    square product of 2,048 in the same dtype. Sizes take turns, `rounds` times. Columns: shape, parameters,
-    tokens_per_second (median of the rounds), low, high, gflops, matmul_gflops, share, batch_tokens, rounds, dtype,
-    device.
+    square product of 2,048 in the same dtype. All `seeds` of a size are trained side by side, on the processor. Sizes
+    take turns, `rounds` times. Columns: shape, parameters (of one model), tokens_per_second (of all models, median of
+    the rounds), low, high, gflops, matmul_gflops, share, batch_tokens, seeds, rounds, dtype, device.
     """
-    from calib_utils import models, semantics
-    from calib_utils.training import Stage, train
-    from calib_utils.training.pretraining import ROW, Shape, untrained
+    from calib_utils.family.learning import PreTraining, Shape, pretrain
+    from calib_utils.family.text import ROW, FactWorld
+    from calib_utils.models import best_cpu_dtype
+    from calib_utils.studies import LifecycleStudy
 
-    questions, found = load_questions("facts", "train", n=500, seed=0), {}
-    stage = Stage("pretrain", 10 + steps, 1.5e-3, n_questions=500, batch_size=batch_size, lora_rank=0)
+    worlds, found = [FactWorld(seed=seed) for seed in range(seeds)], {}
     for turn in range(rounds + 1):  # the first one loads libraries and does not count
-        where = models.resolve_device(device)
-        limit = _matmul_gflops(where, models.resolve_dtype("auto", where))
-        for shape in (Shape(64, 2), Shape(128, 3), Shape(192, 4), Shape(224, 6))[: 1 if turn == 0 else None]:
-            with tempfile.TemporaryDirectory() as folder:
-                lm = models.load(str(untrained(shape, questions, folder, vocabulary=1024)), device=device)
-                clock = _Clock()
-                train(stage, lm, questions, semantics.canonical, folder, progress=False, callbacks=[clock])
-                rate = batch_size * ROW / clock.seconds(first=10)
-                if turn:
-                    found.setdefault((shape, lm.model.num_parameters()), []).append((rate, limit))
+        limit = _matmul_gflops(torch.device("cpu"), best_cpu_dtype())
+        for shape in LifecycleStudy.defaults()["shapes"]:
+            marks: list[float] = []
+            kept = pretrain(
+                worlds,
+                Shape(*shape),
+                PreTraining(steps, batch_size),
+                lambda step, m=marks: m.append(time.perf_counter()),
+            )
+            size = sum(weight[0].numel() for weight in kept[steps].parameters())
+            rate = seeds * batch_size * ROW * (steps - 2) / (marks[-1] - marks[1])
+            if turn:
+                found.setdefault((str(Shape(*shape)), size), []).append((rate, limit))
     rows = []
     for (shape, size), rates in found.items():
         tokens, limit = (statistics.median(values) for values in zip(*rates, strict=True))
         gflops = 6 * size * tokens / 1e9
         rows.append(
             {
-                "shape": f"{shape.width} x {shape.layers}",
+                "shape": shape,
                 "parameters": size,
                 "tokens_per_second": tokens,
                 "low": min(rate for rate, _ in rates),
@@ -256,9 +259,10 @@ def family(device: str = "auto", rounds: int = 3, steps: int = 60, batch_size: i
                 "matmul_gflops": limit,
                 "share": gflops / limit,
                 "batch_tokens": batch_size * ROW,
+                "seeds": seeds,
                 "rounds": rounds,
-                "dtype": lm.dtype,
-                "device": torch.cuda.get_device_name() if lm.device.type == "cuda" else "cpu",
+                "dtype": str(best_cpu_dtype()).removeprefix("torch."),
+                "device": "cpu",
             }
         )
     return pd.DataFrame(rows)

@@ -258,7 +258,7 @@ def _bench(options) -> int:
     if options.what == "training":
         table = bench.training(name, options.device)
     elif options.what == "family":
-        table = bench.family(options.device)
+        table = bench.family()
     else:
         timed = {"sampling": bench.sampling, "chains": bench.chains}[options.what]
         table = timed(models.load(name, device=options.device))

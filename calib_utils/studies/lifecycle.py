@@ -1,7 +1,7 @@
-"""The three tasks of the lifecycle study, each as a table of confidence and correctness.
+"""The tasks of the lifecycle study on a published model, and differences of conditions in its table of scores.
 
-Next tokens, facts generation and multiple choice as in *On the Calibration of Large Language Models and Alignment*
-(arXiv 2311.13240); the third is `semantics.score_options`.
+Next tokens, facts by the first token of the entity, and multiple choice as in *On the Calibration of Large Language
+Models and Alignment* (arXiv 2311.13240); the third is `semantics.score_options`. Whole answers are an extension.
 """
 
 from __future__ import annotations
@@ -14,13 +14,51 @@ import numpy as np
 import pandas as pd
 import torch
 
-from calib_utils import prompts, records, semantics
+from calib_utils import metrics, prompts, records, semantics
+from calib_utils.claims import TASKS
 from calib_utils.data import entity
 from calib_utils.models import LanguageModel, encode, needs_weights
 from calib_utils.semantics import classes, right_class
-from calib_utils.types import Collapse, Question, Record
+from calib_utils.types import Collapse, Estimate, Prompt, Question, Record
 
-TASKS = ("next token", "facts generation", "multiple choice", "new entities")
+WHOLE = "whole answers"
+PANELS = ("series", "memorising", "tuning", "diversity", "preference")
+LABELS = {"ece_equal_width_10": "ECE", "accuracy": "accuracy", "overconfidence": "confidence - accuracy"}
+Condition = tuple[str, str, int]  # panel, condition, strength
+
+
+def per_seed(scores: pd.DataFrame, by: Sequence[str]) -> dict[tuple, list[pd.DataFrame]]:
+    """Tables of scores, one per training seed, for every combination of the columns `by`."""
+    found: dict[tuple, list[pd.DataFrame]] = {}
+    for key, table in scores.groupby([*by, "seed"], sort=False):
+        found.setdefault(key[:-1], []).append(table.dropna(axis=1, how="all"))
+    return found
+
+
+def estimates(scores: pd.DataFrame, n_boot: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """`LABELS` of every condition, strength and task of a panel, means over training seeds (`metrics.compare`)."""
+    by = ["condition", "strength", "task"]
+    return metrics.compare(per_seed(scores, by), by, list(LABELS), n_boot, seed)
+
+
+def differences(
+    scores: pd.DataFrame,
+    more: Condition,
+    less: Condition,
+    metric: str = "ece_equal_width_10",
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> tuple[Estimate, dict[str, Estimate | None]]:
+    """A metric of one condition minus that of another: its mean over the paper's tasks, and that of every task.
+
+    Paired by training seed and question. A task that was not measured is None. Raises ValueError if none was.
+    """
+    tables = per_seed(scores, ["panel", "condition", "strength", "task"])
+    found: dict[str, Estimate | None] = {}
+    for task in TASKS:
+        pair = [tables.get((*side, task)) for side in (more, less)]
+        found[task] = metrics.evaluate_seeds(pair[0], metric, pair[1], n_boot, seed) if all(pair) else None
+    return metrics.average([one for one in found.values() if one]), found
 
 
 def log_steps(last: int, per_decade: int = 3, first: int = 10) -> tuple[int, ...]:
@@ -37,45 +75,43 @@ def measure(
     texts: Sequence[str],
     collapse: Collapse,
     folder: str | Path,
-    new: Sequence[Question] = (),
     shots: Sequence[Question] = (),
     chat: bool = False,
     seed: int = 0,
     max_rows: int = 128,
 ) -> dict[str, pd.DataFrame]:
-    """A table of question_id, confidence and correct for each of `TASKS` that can be measured, kept in `folder`.
+    """A table of question_id, confidence and correct for each task that can be measured, kept in `folder`.
 
     Parameters
     ----------
-    questions : what is asked in facts generation, and those with options in multiple choice.
+    questions : what is asked, and those with options in multiple choice.
     texts : held-out texts of next-token prediction, one position of each (`next_tokens`).
-    collapse : B, which decides whether a generated answer is right.
-    new : questions about entities that the model has never read of, for facts generation on its own.
+    collapse : B, which decides whether a whole answer is right.
     shots, chat : worked examples, and whether the tokenizer's chat template is used.
     seed : of the positions.
     """
-    template = lm.tokenizer if chat else None
-    every = [*questions, *new]
-    asked = prompts.build_prompts(every, shots, "concise", template)
+    asked = prompts.build_prompts(questions, shots, "concise", lm.tokenizer if chat else None)
     greedy = prompts.sampling_config("concise", 1, temperature=0.0)
-    answers = records.collect(lm, every, asked, greedy, folder, "greedy", max_rows=max_rows, progress=False)
-    posed = [(question, prompt) for question, prompt in zip(questions, asked, strict=False) if question.choices]
-    options = [[f"{prompt.blank}{choice}" for choice in question.choices] for question, prompt in posed]
+    answers = records.collect(lm, questions, asked, greedy, folder, "greedy", max_rows=max_rows, progress=False)
+    shown = [prompt.shared + prompt.own for prompt in asked]
     tables = {
         TASKS[0]: records.cached_table(
             folder, "next-token", lm, [list(texts), seed], lambda: next_tokens(lm, texts, seed)
         ),
-        TASKS[1]: generated(answers[: len(questions)], collapse),
+        TASKS[1]: records.cached_table(
+            folder, "first-token", lm, [shown, chat], lambda: first_tokens(lm, asked, answers)
+        ),
+        WHOLE: generated(answers, collapse),
     }
+    posed = [(question, prompt) for question, prompt in zip(questions, asked, strict=True) if question.choices]
     if posed:
+        options = [[f"{prompt.blank}{choice}" for choice in question.choices] for question, prompt in posed]
         after_examples = bool(shots) and not chat  # then an answer ends as the examples' do
         ending = prompts.ENDING if after_examples else lm.tokenizer.eos_token or prompts.ENDING
         rated = records.collect_option_logprobs(
             lm, [prompt for _, prompt in posed], options, folder, ending, max_rows
         )
         tables[TASKS[2]] = semantics.score_options([question for question, _ in posed], rated)
-    if new:
-        tables[TASKS[3]] = generated(answers[len(questions) :], collapse)
     return tables
 
 
@@ -85,7 +121,6 @@ def step_of(revision: str, otherwise: int) -> int:
     return int(digits[-1]) if digits else otherwise
 
 
-@torch.inference_mode()
 def next_tokens(lm: LanguageModel, texts: Sequence[str], seed: int = 0, batch_size: int = 16) -> pd.DataFrame:
     """Next-token prediction on held-out text, one position of every text, so that rows are independent.
 
@@ -101,24 +136,55 @@ def next_tokens(lm: LanguageModel, texts: Sequence[str], seed: int = 0, batch_si
     short = [text for text, tokens in zip(texts, ids, strict=True) if len(tokens) < 2]
     if short:
         raise ValueError(f"text {short[0]!r} is a single token: nothing comes before it; leave it out")
-    rng, rows = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
     at = [int(rng.integers(1, len(tokens))) for tokens in ids]
-    for start in range(0, len(ids), batch_size):
-        # What comes after the position cannot matter to it: the prefix is all that is forwarded.
-        prefixes = [tokens[:end] for tokens, end in zip(ids[start:][:batch_size], at[start:], strict=False)]
-        longest = max(map(len, prefixes))
-        mask = torch.tensor([[1] * len(p) + [0] * (longest - len(p)) for p in prefixes], device=lm.device)
-        padded = torch.tensor([p + [0] * (longest - len(p)) for p in prefixes], device=lm.device)
-        logits = lm.model(input_ids=padded, attention_mask=mask).logits
-        last = logits[torch.arange(len(prefixes)), mask.sum(dim=1) - 1].float()
-        top = last.softmax(dim=-1).max(dim=-1)
-        for i, (confidence, guess) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True), start):
-            rows.append((i, at[i], min(confidence, 1.0), int(guess == ids[i][at[i]])))
+    # What comes after the position cannot matter to it: the prefix is all that is forwarded.
+    found = _foreseen(lm, [tokens[:end] for tokens, end in zip(ids, at, strict=True)], batch_size)
+    rows = [
+        (i, end, confidence, int(guess == tokens[end]))
+        for i, (tokens, end, (confidence, guess)) in enumerate(zip(ids, at, found, strict=True))
+    ]
     return pd.DataFrame(rows, columns=["question_id", "position", "confidence", "correct"])
 
 
+def first_tokens(
+    lm: LanguageModel, asked: Sequence[Prompt], answers: Sequence[Record], batch_size: int = 16
+) -> pd.DataFrame:
+    """Facts by the first token of the entity: confidence = max_v p(v | prompt), correct if the reference begins so.
+
+    `answers` are the records of the same prompts. One row per question: question_id, entity, relation, confidence in
+    (0, 1], correct. A question of which the reference has no token in the records raises ValueError.
+    """
+    needs_weights(lm, "the most probable first token")
+    ids = [encode(lm.tokenizer, prompt.shared + prompt.own, prompt.chat) for prompt in asked]
+    rows = []
+    for record, (confidence, guess) in zip(answers, _foreseen(lm, ids, batch_size), strict=True):
+        question = record.question
+        if not record.reference_ids:
+            raise ValueError(f"question {question.id!r}: the record has no tokens of the reference; collect it anew")
+        about = {"question_id": question.id, "entity": entity(question), "relation": question.relation}
+        rows.append({**about, "confidence": confidence, "correct": int(guess == record.reference_ids[0])})
+    return pd.DataFrame(rows)
+
+
+@torch.inference_mode()
+def _foreseen(lm: LanguageModel, prefixes: Sequence[list[int]], batch_size: int) -> list[tuple[float, int]]:
+    """Probability and id of the most probable token after every prefix."""
+    found = []
+    for start in range(0, len(prefixes), batch_size):
+        part = prefixes[start : start + batch_size]
+        longest = max(map(len, part))
+        mask = torch.tensor([[1] * len(p) + [0] * (longest - len(p)) for p in part], device=lm.device)
+        padded = torch.tensor([p + [0] * (longest - len(p)) for p in part], device=lm.device)
+        logits = lm.model(input_ids=padded, attention_mask=mask).logits
+        last = logits[torch.arange(len(part)), mask.sum(dim=1) - 1].float()
+        top = last.softmax(dim=-1).max(dim=-1)
+        found += [(min(p, 1.0), at) for p, at in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
+    return found
+
+
 def generated(answers: Sequence[Record], collapse: Collapse) -> pd.DataFrame:
-    """Facts generation: the greedy answer, its exact probability, and whether it means the reference.
+    """Whole answers: the greedy answer, its exact probability, and whether it means the reference.
 
     confidence = product over the answer's tokens of p(token | before), the token that ends it included; `answers`
     hold one greedy completion each (temperature 0). One row per record: question_id, entity, relation, answer,

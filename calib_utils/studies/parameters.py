@@ -158,9 +158,9 @@ class PreferenceStudy(RunConfig):
         return self
 
 
-def _check_reported(steps: list[int], reported: int) -> None:
+def _check_reported(steps: list[int], reported: int, unit: str = "steps") -> None:
     if reported not in steps or steps != sorted(set(steps)):
-        raise ValueError(f"{reported} steps are to be reported; the steps {steps} must rise and hold them")
+        raise ValueError(f"{reported} {unit} are to be reported; the {unit} {steps} must rise and hold them")
 
 
 class LineageStudy(PreferenceStudy):
@@ -289,41 +289,40 @@ class ChainStudy(RunConfig):
 
 
 class LifecycleStudy(AskingConfig):
-    """Parameters of notebook 06: a published series, or the family that is trained from scratch, and its tuning."""
+    """Parameters of notebook 06: the family that is pre-trained here, or a published series, and its tuning."""
 
     NOTEBOOK: ClassVar[str] = "06_lifecycle"
 
-    dataset: ChoiceDataSet = "facts"
-    n_questions: Positive = 240
+    n_questions: Positive = 180
+    n_texts: Positive = 600
     n_shots: Count = 0
     models: list[ModelName] = []
     revisions: list[str] = []
-    n_texts: Positive = 500
-    shapes: Annotated[list[Annotated[list[Positive], Field(min_length=2, max_length=2)]], Field(min_length=1)] = [
-        [64, 2],
-        [128, 3],
-        [192, 4],
-        [224, 6],
+    train_seeds: Seeds = [10, 11, 12, 13, 14, 15, 16, 17]
+    shapes: Annotated[list[Annotated[list[Positive], Field(min_length=2, max_length=2)]], Field(min_length=2)] = [
+        [16, 1],
+        [32, 1],
+        [48, 2],
+        [80, 2],
+        [112, 3],
     ]
-    vocabulary: Annotated[int, Field(ge=260)] = 1024
-    pretrain_questions: Positive = 500
-    pretrain_steps: Annotated[int, Field(ge=10)] = 420
-    pretrain_batch: Positive = 12
-    pretrain_lr: LearningRate = 1.5e-3
-    tuned_model: int = 2
-    tuned_step: Count = 0
-    train_seeds: Seeds = [0, 1, 2]
-    sft_steps: Positive = 40
-    sft_lr: LearningRate = 3e-4
-    lora_steps: Positive = 80
-    lora_lr: LearningRate = 2e-3
-    lora_rank: Positive = 16
-    sft_questions: Positive = 240
-    narrow_relations: Positive = 1
-    dpo_steps: Positive = 20
-    dpo_lr: LearningRate = 1e-4
-    grpo_steps: Count = 20
-    grpo_lr: LearningRate = 1e-4
+    pretrain_steps: Annotated[int, Field(ge=2)] = 400
+    kept_steps: list[Positive] = [40, 80, 160, 280]
+    pretrain_batch: Positive = 48
+    pretrain_lr: LearningRate = 5e-3
+    memorised_rows: Positive = 192
+    tuned_model: int = -1
+    epochs: Annotated[list[Positive], Field(min_length=1)] = [1, 3, 10]
+    reported_epochs: Positive = 3
+    sft_examples: Positive = 96
+    sft_lr: LearningRate = 1e-3
+    lora_lr: LearningRate = 3e-3
+    lora_rank: Positive = 2
+    rl_examples: Positive = 32
+    rl_epochs: Positive = 10
+    rl_lr: LearningRate = 3e-4
+    dpo_beta: Annotated[float, Field(gt=0)] = 0.1
+    kl_weights: list[Weight] = [0.1, 0.0]
     tuning_batch: Positive = 16
 
     @model_validator(mode="after")
@@ -331,6 +330,11 @@ class LifecycleStudy(AskingConfig):
         n = len(self.models or self.shapes)
         if not -n <= self.tuned_model < n:
             raise ValueError(f"tuned_model is {self.tuned_model}; there are {n} models, counted from 0")
+        return self
+
+    @model_validator(mode="after")
+    def _reported_epochs_are_trained(self):
+        _check_reported(self.epochs, self.reported_epochs, "epochs")
         return self
 
 

@@ -133,3 +133,33 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path):
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert np.allclose(pd.read_csv(tmp_path / "one.csv"), curve, rtol=1e-5)
+
+
+def test_facets_have_a_row_per_metric_a_column_per_task_and_one_range_per_row():
+    rows = [
+        {
+            "metric": m,
+            "task": t,
+            "model": g,
+            "step": s,
+            "value": v,
+            "low": v - 0.1,
+            "high": v + 0.1,
+            "n": 9,
+            "floor": f,
+        }
+        for m, v, f in (("ece", 0.2, 0.05), ("gap", 0.0, float("nan")))
+        for t in ("a", "b", "c")
+        for g in ("x", "y")
+        for s in (1, 10)
+    ]
+    table, labels = pd.DataFrame(rows), {"ece": "ECE", "gap": "gap"}
+    figure = plots.facets(table, labels, "model", "step", "steps", "two seeds")
+    assert [ax.get_title() for ax in figure.axes] == ["a, n = 9", "b, n = 9", "c, n = 9", "", "", ""]
+    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "", "steps", "steps", "steps"]
+    assert all(ax.get_ylim() == pytest.approx((0.0, 0.312)) for ax in figure.axes[:3])
+    assert figure.axes[4].get_ylim()[0] < -0.1
+    figure = plots.facets(table[table["step"] == 1], labels, "model")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["x", "y"]
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plots.facets(table[:0], labels, "model")

@@ -76,7 +76,7 @@ def test_training_bench_compares_medians(monkeypatch):
 
 
 def test_family_bench_states_rates_against_the_matmul_limit():
-    table = bench.family("cpu", rounds=1, steps=5, batch_size=2)
-    assert list(table["parameters"]) == sorted(table["parameters"]) and len(table) == 4
+    table = bench.family(rounds=1, steps=5, batch_size=2, seeds=2)
+    assert list(table["parameters"]) == sorted(table["parameters"]) and len(table) == 5
     assert (table["gflops"] - 6 * table["parameters"] * table["tokens_per_second"] / 1e9).abs().max() < 1e-9
     assert ((table["share"] > 0) & (table["share"] < 1)).all()

@@ -1,13 +1,16 @@
 """The three tasks against what the models' own forward passes say."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import tiny_model
 
 from calib_utils import models, records, semantics
+from calib_utils.claims import TASKS
 from calib_utils.errors import RecordError
 from calib_utils.records import collecting
 from calib_utils.sampling import option_logprobs
@@ -65,21 +68,53 @@ def test_generated_confidence_is_the_greedy_answers_exact_probability(tiny, tmp_
         lifecycle.generated(drawn, semantics.canonical)
 
 
+def test_the_first_token_of_an_answer_is_what_the_forward_pass_says(tiny, tmp_path):
+    questions, asked = [question(0), question(1)], [Prompt("", "Q :"), Prompt("", "A : green")]
+    greedy = SamplingConfig(1, 0.0, 4, ("#",))
+    found = records.collect(tiny, questions, asked, greedy, tmp_path, "greedy", progress=False)
+    table = lifecycle.first_tokens(tiny, asked, found)
+    for prompt, record, row in zip(asked, found, table.itertuples(), strict=True):
+        with torch.inference_mode():
+            p = tiny.model(torch.tensor([models.encode(tiny.tokenizer, prompt.own)])).logits[0, -1].softmax(dim=-1)
+        assert row.confidence == pytest.approx(p.max().item(), abs=1e-5)
+        assert row.correct == int(p.argmax().item() == record.reference_ids[0])
+    with pytest.raises(ValueError, match="no tokens of the reference"):
+        lifecycle.first_tokens(tiny, asked, [replace(found[0], reference_ids=()), found[1]])
+
+
 def test_measure_gives_all_tasks_once_and_from_the_folder(tiny, tmp_path, monkeypatch):
     questions = [question(i) for i in range(3)]
     arguments = (questions, TEXTS, semantics.canonical, tmp_path)
-    new = [question(i) for i in (3, 4)]
-    first = lifecycle.measure(tiny, *arguments, new=new)
-    assert tuple(first) == lifecycle.TASKS and [len(t) for t in first.values()] == [len(TEXTS), 3, 3, 2]
+    first = lifecycle.measure(tiny, *arguments)
+    assert {task: len(table) for task, table in first.items()} == {
+        "next token": len(TEXTS), "facts generation": 3, "whole answers": 3, "multiple choice": 3,
+    }  # fmt: skip
     assert all(t["confidence"].between(0, 1).all() and t["correct"].isin([0, 1]).all() for t in first.values())
-    monkeypatch.setattr(lifecycle, "next_tokens", None)
+    monkeypatch.setattr(lifecycle, "_foreseen", None)
     monkeypatch.setattr(collecting, "option_logprobs", None)
     monkeypatch.setattr(collecting, "sample", None)
-    again = lifecycle.measure(tiny, *arguments, new=new)
+    again = lifecycle.measure(tiny, *arguments)
     assert all(np.allclose(first[task]["confidence"], again[task]["confidence"]) for task in first)
     open_only = [question(0, choices=None)]
     monkeypatch.undo()
-    assert tuple(lifecycle.measure(tiny, open_only, TEXTS, semantics.canonical, tmp_path)) == lifecycle.TASKS[:2]
+    assert "multiple choice" not in lifecycle.measure(tiny, open_only, TEXTS, semantics.canonical, tmp_path)
+
+
+def scores(confidence, condition, tasks=TASKS):
+    table = pd.DataFrame({"question_id": range(200), "confidence": confidence, "correct": [0, 1] * 100})
+    about = {"panel": "series", "condition": condition, "strength": 1}
+    return [table.assign(task=task, seed=seed, **about) for task in tasks for seed in (0, 1)]
+
+
+def test_differences_are_means_over_the_papers_tasks():
+    both = pd.concat([*scores(0.9, "a"), *scores(0.5, "b"), *scores(0.1, "a", ["new people"])])
+    mean, found = lifecycle.differences(both, ("series", "a", 1), ("series", "b", 1), n_boot=100)
+    assert tuple(found) == TASKS and all(one.value == pytest.approx(0.4, abs=0.02) for one in found.values())
+    assert mean.value == pytest.approx(0.4, abs=0.02) and mean.n == 200
+    _, found = lifecycle.differences(both[both["task"] != "next token"], ("series", "a", 1), ("series", "b", 1))
+    assert found["next token"] is None
+    with pytest.raises(ValueError, match="no estimates"):
+        lifecycle.differences(both, ("series", "a", 1), ("series", "c", 1))
 
 
 def test_rated_options_are_kept_by_everything_that_decides_them(tiny, tmp_path):

@@ -1,0 +1,206 @@
+"""Study: the scores of notebook 06 for the family, each panel computed once for its parameters and kept.
+
+Scores have one row per model, training seed and question: panel, condition, strength, task, seed, question_id,
+entity, confidence, correct. Strength is the step of pre-training, or the epoch of tuning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from tqdm import tqdm
+
+from calib_utils import models, storage
+from calib_utils.family import tasks
+from calib_utils.family.learning import PreTraining, Shape, Tuning, pretrain, tune
+from calib_utils.family.text import EVERYTHING, RELATIONS, FactWorld, Lesson, instructions, spread
+from calib_utils.studies.lifecycle import PANELS
+from calib_utils.studies.published import Series
+from calib_utils.world.stack import Stack
+
+_UNUSED = ("profile", "figures", "runs", "n_boot", "models", "revisions", "device", "dtype", "max_rows")
+LESSONS = {  # from narrow to broad
+    "one relation, one phrasing": Lesson(RELATIONS[:1], 1),
+    "three relations, one phrasing": Lesson(RELATIONS, 1),
+    "six kinds, four phrasings": Lesson(EVERYTHING, 4),
+}
+
+
+class Study:
+    """All that notebook 06 trains and measures, for the parameters in `run` (a `LifecycleStudy`)."""
+
+    name, dataset, tasks = "family from scratch", "generated text", (*tasks.PAPER, *tasks.EXTENSIONS)
+
+    def __init__(self, run) -> None:
+        """Worlds, one per training seed, and what is asked in them; nothing is trained yet."""
+        self.run, self.seeds = run, list(run.train_seeds)
+        self.home = Path(run.records_dir).parent / "family"
+        self.worlds = [FactWorld(seed=seed) for seed in self.seeds]
+        self.exam = tasks.Exam.of(self.worlds, run.n_texts, run.n_questions, run.seed)
+        self.shapes = {str(Shape(*shape)): Shape(*shape) for shape in run.shapes}
+        kept = tuple(step for step in run.kept_steps if step < run.pretrain_steps)
+        self.reading = PreTraining(run.pretrain_steps, run.pretrain_batch, run.pretrain_lr, kept)
+        self.steps = (*kept, run.pretrain_steps)
+        self.tuned = list(self.shapes)[run.tuned_model]
+        self._read: dict[str, dict[int, Stack]] = {}
+
+    def text(self, n: int = 3) -> list[str]:
+        """Rows of what the first seed's models read."""
+        rows = self.worlds[0].text(n, np.random.default_rng(self.run.seed))
+        return [self.worlds[0].tokenizer().decode(row) for row in rows]
+
+    @cached_property
+    def parameters(self) -> dict[str, int]:
+        """Parameters of one model of every shape."""
+        tokenizer = self.worlds[0].tokenizer()
+        return {
+            name: sum(w[0].numel() for w in Stack.untrained(tokenizer, [0], *shape).parameters())
+            for name, shape in ((name, (shape.width, shape.layers)) for name, shape in self.shapes.items())
+        }
+
+    def scores(self, *panels: str) -> pd.DataFrame:
+        """Scores of these panels, of all `PANELS` by default."""
+        found = {panel: self._kept(panel, getattr(self, f"_{panel}")) for panel in panels or PANELS}
+        return pd.concat([table.assign(panel=panel) for panel, table in found.items()], ignore_index=True)
+
+    def conditions(self) -> dict[str, tuple[tuple, tuple]]:
+        """Per claim the two conditions (panel, condition, strength) whose errors are compared, the first minus the
+        second: that which the claim says is worse comes first.
+        """
+        run, (smallest, *_, largest) = self.run, self.shapes
+        last, first, epochs = run.pretrain_steps, self.steps[0], run.reported_epochs
+        full, base = ("tuning", "full", epochs), ("series", self.tuned, last)
+        narrow, *_, broad = LESSONS
+        return {
+            "scale": (("series", smallest, last), ("series", largest, last)),
+            "time": (("series", largest, first), ("series", largest, last)),
+            "instruction": (full, base),
+            "epochs": (("tuning", "full", max(run.epochs)), ("tuning", "full", min(run.epochs))),
+            "lora": (full, ("tuning", "LoRA", epochs)),
+            "diversity": (("diversity", narrow, epochs), ("diversity", broad, epochs)),
+            "memorising": (("memorising", "read again", last), ("memorising", "fresh", last)),
+        } | {claim: (("preference", name, run.rl_epochs), full) for claim, name in self._preferred().items()}
+
+    def _preferred(self) -> dict[str, str]:
+        """Per claim the name of its preference tuning; GRPO without a KL term has a claim of its own."""
+        return {"dpo": "DPO"} | {"rlhf" if w else "grpo": f"GRPO, KL {w:g}" for w in self.run.kl_weights}
+
+    def diversity(self) -> pd.DataFrame:
+        """How diverse each lesson is (`text.spread`), means over seeds."""
+        rows = []
+        for name, lesson in LESSONS.items():
+            told = [self._told(world, lesson) for world in self.worlds]
+            rows.append({"lesson": name, "examples": self.run.sft_examples, **pd.DataFrame(told).mean()})
+        return pd.DataFrame(rows)
+
+    def _told(self, world: FactWorld, lesson: Lesson) -> dict[str, float]:
+        asked, answers, _ = instructions(
+            world, lesson, self.run.sft_examples, np.random.default_rng([world.seed, 52])
+        )
+        return spread(world, asked, answers)
+
+    def read(self, name: str) -> dict[int, Stack]:
+        """The models of a shape, by step; trained when first asked for."""
+        if name not in self._read:
+            self._read[name] = self._pretrained(self.shapes[name], self.reading)
+        return self._read[name]
+
+    @property
+    def base(self) -> Stack:
+        """The models that are tuned: they have read everything."""
+        return self.read(self.tuned)[self.run.pretrain_steps]
+
+    @cached_property
+    def instructed(self) -> dict[int, Stack]:
+        """`base` after full fine-tuning on the narrow lesson, by epoch."""
+        return tune(self.base, self.worlds, self._sft())
+
+    def _pretrained(self, shape: Shape, reading: PreTraining) -> dict[int, Stack]:
+        with tqdm(total=reading.steps, desc=str(shape), mininterval=5) as bar:
+            return pretrain(self.worlds, shape, reading, lambda step: bar.update(1))
+
+    def _sft(self, lesson: str = "", **changes) -> Tuning:
+        run = self.run
+        epochs, last = tuple(run.epochs), max(run.epochs)
+        lesson = LESSONS[lesson or next(iter(LESSONS))]
+        return replace(
+            Tuning("sft", lesson, run.sft_lr, run.sft_examples, last, run.tuning_batch, keep=epochs), **changes
+        )
+
+    def _series(self) -> Iterator[pd.DataFrame]:
+        for name in self.shapes:
+            for step, stack in self.read(name).items():
+                yield self._scored(stack, name, step)
+
+    def _memorising(self) -> Iterator[pd.DataFrame]:
+        middle = list(self.shapes)[len(self.shapes) // 2]
+        again = self._pretrained(self.shapes[middle], replace(self.reading, rows=self.run.memorised_rows))
+        for name, found in {"fresh": self.read(middle), "read again": again}.items():
+            for step, stack in found.items():
+                yield self._scored(stack, name, step)
+
+    def _tuning(self) -> Iterator[pd.DataFrame]:
+        lora = self._sft(rank=self.run.lora_rank, learning_rate=self.run.lora_lr)
+        for name, found in {"full": self.instructed, "LoRA": tune(self.base, self.worlds, lora)}.items():
+            for epoch, stack in found.items():
+                yield self._scored(stack, name, epoch)
+
+    def _diversity(self) -> Iterator[pd.DataFrame]:
+        for at, name in enumerate(LESSONS):
+            found = tune(self.base, self.worlds, self._sft(name)) if at else self.instructed
+            for epoch, stack in found.items():
+                yield self._scored(stack, name, epoch)
+
+    def _preference(self) -> Iterator[pd.DataFrame]:
+        run, start = self.run, self.instructed[self.run.reported_epochs]
+        size = {"examples": run.rl_examples, "epochs": run.rl_epochs, "batch_size": run.tuning_batch}
+        size |= {"lesson": next(iter(LESSONS.values())), "learning_rate": run.rl_lr}
+        every = {"DPO": Tuning("dpo", beta=run.dpo_beta, **size)}
+        every |= {f"GRPO, KL {weight:g}": Tuning("grpo", beta=weight, **size) for weight in run.kl_weights}
+        for name, tuning in every.items():
+            for epoch, stack in tune(start, self.worlds, tuning).items():
+                yield self._scored(stack, name, epoch)
+
+    def _scored(self, stack: Stack, condition: str, strength: int) -> pd.DataFrame:
+        found = tasks.measure(stack, self.exam)
+        parts = [
+            table.assign(condition=condition, strength=strength, task=task, seed=seed)
+            for task, tables in found.items()
+            for seed, table in zip(self.seeds, tables, strict=True)
+        ]
+        return pd.concat(parts, ignore_index=True)
+
+    def _kept(self, panel: str, compute: Callable[[], Iterator[pd.DataFrame]]) -> pd.DataFrame:
+        parts: Mapping = {name: value for name, value in self.run.model_dump().items() if name not in _UNUSED}
+        dtype = str(models.best_cpu_dtype())
+        told = json.dumps([panel, parts, _code(), torch.__version__, dtype], sort_keys=True)
+        target = self.home / f"{panel}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.table"
+        with storage.lock(target):
+            if not target.exists():
+                content = io.BytesIO()
+                table = pa.Table.from_pandas(pd.concat(compute(), ignore_index=True), preserve_index=False)
+                pq.write_table(table, content, compression="zstd")
+                storage.publish(target, content.getvalue())
+        return pq.read_table(target).to_pandas()
+
+
+def of(run) -> Study | Series:
+    """What the parameters name: the published series, if they name models, else the family."""
+    return Series(run) if run.models else Study(run)
+
+
+def _code() -> str:
+    """Changes when the code of the family does: tables of other code are not used again."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
