@@ -43,21 +43,21 @@ def test_wrong_types_and_ranges_name_the_parameter_and_the_value(wrong, message)
 
 def test_only_what_is_wrong_is_named():
     with pytest.raises(ConfigError) as found:
-        SamplingStudy.checked({"n_samples": 5, "n_boot": 0, "seed": "0", "temperatures": [1.0, 0.0]})
+        SamplingStudy.checked({"n_samples": 5, "n_boot": 0, "seed": "0", "m_values": [5, 0]})
     assert str(found.value) == (
         "01_base_semantic_calibration: seed: Input should be a valid integer (got '0'); "
         "n_boot: Input should be greater than or equal to 1 (got 0); "
-        "temperatures.1: Input should be greater than 0 (got 0.0)"
+        "m_values.1: Input should be greater than or equal to 1 (got 0)"
         "; in YAML write numbers as 1.0e-4 and quote words such as 'no'"
     )
     with pytest.raises(ConfigError) as found:  # a check of several parameters
         SamplingStudy.checked({"n_samples": 5})
     assert str(found.value) == (
-        "01_base_semantic_calibration: m_values [5, 10, 20, 50] go beyond n_samples = 5; lower them"
+        "01_base_semantic_calibration: m_values [5, 10, 20, 25] go beyond n_samples = 5; lower them"
     )
 
 
-CELL = 'profile: str = "cpu"  # help\nn_questions: int = 408  # help\nn_samples: int = 50  # help'
+CELL = 'profile: str = "cpu"  # help\nn_questions: int = 408  # help\nn_samples: int = 25  # help'
 SMOKE = profile_parameters("smoke", "01_base_semantic_calibration")
 
 
@@ -134,9 +134,7 @@ def test_every_class_is_usable_as_it_stands_and_in_every_profile(notebook):
 
 
 def test_budgets_beyond_the_draws_are_an_error():
-    study = dict(
-        backend="transformers", temperatures=[1.0], n_temperature=1, n_ablation=1, m_reference=5, n_reference=1
-    )
+    study = {"backend": "transformers", "curated": "facts", "n_questions": 20, "n_curated": 20}
     assert SamplingStudy.from_namespace({**GOOD, **study, "m_values": [2, 5]}).m_values == [2, 5]
     with pytest.raises(ConfigError, match=r"m_values \[5, 10\] go beyond n_samples = 5"):
         SamplingStudy.from_namespace({**GOOD, **study, "m_values": [5, 10]})

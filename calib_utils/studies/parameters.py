@@ -10,6 +10,7 @@ from calib_utils.config import FolderConfig
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+Halved = Annotated[int, Field(ge=20)]  # questions that a loss gap reads in two halves
 Seeds = Annotated[list[int], Field(min_length=1)]
 LearningRate = Annotated[float, Field(gt=0)]
 Temperature = Annotated[float, Field(gt=0)]
@@ -47,21 +48,23 @@ class RunConfig(AskingConfig):
 
 
 class SamplingStudy(RunConfig):
-    """Parameters of notebook 01: the shared ones and the sensitivity studies.
+    """Parameters of notebook 01: public questions, and selected facts asked beside them.
 
-    `m_values` are thinned from the M draws, so none may be larger than `n_samples`.
+    `n_used` questions of the facts are left out, as in `PreferenceStudy`. `m_values` are thinned from the M draws, so
+    none may be larger than `n_samples`.
     """
 
     NOTEBOOK: ClassVar[str] = "01_base_semantic_calibration"
 
     adapter: str = ""
     backend: Literal["transformers", "vllm"] = "transformers"
-    m_values: list[Positive] = [5, 10, 20, 50]
-    temperatures: list[Temperature] = [0.6, 0.8, 1.0, 1.2, 1.4]
-    n_temperature: Positive = 68
-    n_ablation: Positive = 68
-    m_reference: Positive = 1000
-    n_reference: Positive = 20
+    dataset: str = "natural_questions"
+    curated: str = "facts"
+    n_questions: Halved = 408
+    n_curated: Halved = 306
+    n_used: Count = 408
+    n_samples: Positive = 25
+    m_values: list[Positive] = [5, 10, 20, 25]
 
     @model_validator(mode="after")
     def _budgets_are_drawn(self):

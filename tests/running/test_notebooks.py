@@ -43,7 +43,6 @@ def code(path):
 
 # The longest code cell of each notebook, in lines; of any other notebook it is `SHORT`, the goal for all.
 LONGEST = {
-    "01_base_semantic_calibration": 11,
     "02_rl_degradation": 13,
     "03_cot_degradation": 16,
     "04_catto": 20,
@@ -150,8 +149,8 @@ def test_a_published_series_goes_through_the_lifecycle_notebook(tmp_path):
         ("n_questions", "3", r"n_questions: Input should be a valid integer \(got '3'\); in YAML"),
         ("n_questions", True, r"n_questions: Input should be a valid integer \(got True\)"),
         ("model", False, r"model: Input should be a valid string \(got False\)"),
-        ("n_questions", 0, r"n_questions: Input should be greater than or equal to 1 \(got 0\)$"),
-        ("n_samples", 5, r"m_values \[5, 10, 20, 50\] go beyond n_samples = 5; lower them$"),
+        ("n_questions", 0, r"n_questions: Input should be greater than or equal to 20 \(got 0\)$"),
+        ("n_samples", 5, r"m_values \[5, 10, 20, 25\] go beyond n_samples = 5; lower them$"),
         ("zzz", 3, "'zzz'; there are"),
     ],
 )
@@ -170,7 +169,7 @@ def test_a_value_out_of_range_ends_the_command_at_once_and_writes_nothing():
     command = [sys.executable, "-m", "calib_utils", "run", "-p", "n_questions=0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "") and time.monotonic() - began < 10  # 0.7 s on an idle machine
-    first = "01_base_semantic_calibration: n_questions: Input should be greater than or equal to 1 (got 0)"
+    first = "01_base_semantic_calibration: n_questions: Input should be greater than or equal to 20 (got 0)"
     assert done.stderr == f"error: {first}\n"
     assert seen() == before
 
@@ -221,11 +220,11 @@ BY_HAND = ROOT / "runs" / "interactive" / "01_base_semantic_calibration" / "figu
 @pytest.mark.parametrize(
     ("cell", "injected", "expected"),
     [
-        ("cpu", {}, "cpu 408 50"),
+        ("cpu", {}, "cpu 408 25"),
         ("smoke", {}, "smoke 34 10"),
         ("cpu", {"profile": "smoke"}, "smoke 34 10"),
         ("smoke", {"n_questions": 408}, "smoke 408 10"),
-        ("smoke", {"profile": "cpu", "n_questions": 20}, "cpu 20 50"),
+        ("smoke", {"profile": "cpu", "n_questions": 20}, "cpu 20 25"),
     ],
 )
 def test_the_profile_sets_the_sizes_wherever_a_notebook_runs(tmp_path, cell, injected, expected):
