@@ -207,25 +207,32 @@ class RepairStudy(PreferenceStudy):
 
 
 class ChainStudy(RunConfig):
-    """Parameters of notebook 03: two families of questions with worked chains, training, and cutting chains."""
+    """Parameters of notebook 03: two families of questions with worked chains, training, and cutting chains.
+
+    `n_used` test questions of the data set are left out: earlier runs reported on them. `bridges` are the relations
+    that the first hop of a composed question may use; the base model knows them, by the dev split.
+    """
 
     NOTEBOOK: ClassVar[str] = "03_cot_degradation"
 
     dataset: str = "arithmetic"
-    n_questions: Positive = 100
+    n_questions: Positive = 400
+    n_used: Count = 100
+    n_samples: Positive = 20
     n_shots: Count = 8
     elsewhere: str = "multihop"
-    n_elsewhere: Positive = 60
+    bridges: list[str] = ["country_of_capital"]
+    n_elsewhere: Positive = 100
     sft_steps: Positive = 112
     concise_steps: Positive = 48
     max_steps: Positive = 4
     few_steps: Positive = 2
-    n_few: Positive = 12
+    n_few: Positive = 200
     sft_questions: Annotated[int, Field(ge=3)] = 900
     sft_lr: LearningRate = 6e-4
     lora_rank: Count = 16
-    max_new_tokens: Positive = 128
-    n_cut: Positive = 20
+    max_new_tokens: Positive = 64
+    n_cut: Positive = 40
     cut_samples: Positive = 20
     fractions: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)] = [0.0, 0.25, 0.5, 0.75, 1.0]
 

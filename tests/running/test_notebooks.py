@@ -44,7 +44,6 @@ def code(path):
 # The longest code cell of each notebook, in lines; of any other notebook it is `SHORT`, the goal for all.
 LONGEST = {
     "02_rl_degradation": 13,
-    "03_cot_degradation": 16,
     "04_catto": 20,
     "05_calibration_aware": 24,
     "06_lifecycle": 20,
