@@ -53,11 +53,11 @@ def test_only_what_is_wrong_is_named():
     with pytest.raises(ConfigError) as found:  # a check of several parameters
         SamplingStudy.checked({"n_samples": 5})
     assert str(found.value) == (
-        "01_base_semantic_calibration: m_values [5, 10, 20, 25] go beyond n_samples = 5; lower them"
+        "01_base_semantic_calibration: m_values [5, 10, 20, 50] go beyond n_samples = 5; lower them"
     )
 
 
-CELL = 'profile: str = "cpu"  # help\nn_questions: int = 408  # help\nn_samples: int = 25  # help'
+CELL = 'profile: str = "cpu"  # help\nn_questions: int = 240  # help\nn_samples: int = 50  # help'
 SMOKE = profile_parameters("smoke", "01_base_semantic_calibration")
 
 
@@ -72,7 +72,7 @@ def running(cells, **changed):
 def test_parameters_left_at_their_default_follow_the_profile():
     run = running([CELL.replace('"cpu"', '"smoke"')])
     assert {name: getattr(run, name) for name in SMOKE} == SMOKE and run.n_questions == 34
-    assert running([CELL.replace('"cpu"', '"smoke"').replace("408", "20")]).n_questions == 20
+    assert running([CELL.replace('"cpu"', '"smoke"').replace("240", "20")]).n_questions == 20
     assert running([CELL]) == SamplingStudy()  # the defaults are the sizes of cpu
 
 
@@ -101,7 +101,7 @@ def test_the_notebook_itself_refuses_a_name_that_its_class_does_not_have(cells):
 
 def test_cells_that_set_no_parameters_are_none_of_its_business():
     other = ["%matplotlib inline", "import os", "table: list = []", "# Parameters of the plot\nos.environ['A'] = 'b'"]
-    namespace = {"profile": "cpu", "n_questions": 408}
+    namespace = {"profile": "cpu", "n_questions": 240}
     run = SamplingStudy.from_namespace(namespace, [CELL, *other])
     assert run == SamplingStudy()
 

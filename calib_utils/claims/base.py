@@ -16,7 +16,7 @@ _PAYS = round(2 * _TOLERANCE**2, 6)
 _FEW_SHOT = (
     "kept: base model, few-shot, public questions, frequencies of M draws at temperature 1, smECE. Departs: a 4-bit "
     "model of 270M parameters (the paper's begin at 0.5B), Natural Questions in place of TriviaQA, SimpleQA and "
-    "GSM8K, fewer draws (M = 50 there)"
+    "GSM8K"
 )
 
 CLAIMS = (

@@ -60,11 +60,10 @@ class SamplingStudy(RunConfig):
     backend: Literal["transformers", "vllm"] = "transformers"
     dataset: str = "natural_questions"
     curated: str = "facts"
-    n_questions: Halved = 408
-    n_curated: Halved = 306
+    n_questions: Halved = 240
+    n_curated: Halved = 255
     n_used: Count = 408
-    n_samples: Positive = 25
-    m_values: list[Positive] = [5, 10, 20, 25]
+    m_values: list[Positive] = [5, 10, 20, 50]
 
     @model_validator(mode="after")
     def _budgets_are_drawn(self):

@@ -149,7 +149,7 @@ def test_a_published_series_goes_through_the_lifecycle_notebook(tmp_path):
         ("n_questions", True, r"n_questions: Input should be a valid integer \(got True\)"),
         ("model", False, r"model: Input should be a valid string \(got False\)"),
         ("n_questions", 0, r"n_questions: Input should be greater than or equal to 20 \(got 0\)$"),
-        ("n_samples", 5, r"m_values \[5, 10, 20, 25\] go beyond n_samples = 5; lower them$"),
+        ("n_samples", 5, r"m_values \[5, 10, 20, 50\] go beyond n_samples = 5; lower them$"),
         ("zzz", 3, "'zzz'; there are"),
     ],
 )
@@ -219,11 +219,11 @@ BY_HAND = ROOT / "runs" / "interactive" / "01_base_semantic_calibration" / "figu
 @pytest.mark.parametrize(
     ("cell", "injected", "expected"),
     [
-        ("cpu", {}, "cpu 408 25"),
+        ("cpu", {}, "cpu 408 50"),
         ("smoke", {}, "smoke 34 10"),
         ("cpu", {"profile": "smoke"}, "smoke 34 10"),
         ("smoke", {"n_questions": 408}, "smoke 408 10"),
-        ("smoke", {"profile": "cpu", "n_questions": 20}, "cpu 20 25"),
+        ("smoke", {"profile": "cpu", "n_questions": 20}, "cpu 20 50"),
     ],
 )
 def test_the_profile_sets_the_sizes_wherever_a_notebook_runs(tmp_path, cell, injected, expected):
