@@ -45,18 +45,18 @@ class Cut:
     right: bool
 
 
-def reachable(questions: Sequence[Question], max_steps: int, bridges: Sequence[str] = ()) -> list[Question]:
-    """Questions of at most `max_steps` steps; those composed from facts only if one of `bridges` is their first fact.
+def reachable(questions: Sequence[Question], max_steps: int, known: Sequence[str] = ()) -> list[Question]:
+    """Questions of at most `max_steps` steps; those composed from two facts only if both relations are in `known`.
 
-    `bridges` are relations of the embedded facts, all if there are none: a chain can be right only where the model
-    knows the fact that leads to the next.
+    `known` are relations of the embedded facts, all if there are none: a chain can be right only where the model
+    knows the facts.
     """
     composed = "multihop/"
     return [
         question
         for question in questions
         if len(question.chain) <= max_steps
-        and (not bridges or not question.id.startswith(composed) or question.id.split("/")[2] in bridges)
+        and (not known or not question.id.startswith(composed) or {*question.id.split("/")[1:3]} <= {*known})
     ]
 
 

@@ -208,8 +208,8 @@ class RepairStudy(PreferenceStudy):
 class ChainStudy(RunConfig):
     """Parameters of notebook 03: two families of questions with worked chains, training, and cutting chains.
 
-    `n_used` test questions of the data set are left out: earlier runs reported on them. `bridges` are the relations
-    that the first hop of a composed question may use; the base model knows them, by the dev split.
+    `n_used` test questions of the data set are left out: earlier runs reported on them. `known` are the relations
+    that composed questions may use; the base model knows facts of them, by the dev split.
     """
 
     NOTEBOOK: ClassVar[str] = "03_cot_degradation"
@@ -220,7 +220,7 @@ class ChainStudy(RunConfig):
     n_samples: Positive = 20
     n_shots: Count = 8
     elsewhere: str = "multihop"
-    bridges: list[str] = ["country_of_capital"]
+    known: list[str] = ["country_of_capital", "continent", "currency", "language"]
     n_elsewhere: Positive = 100
     sft_steps: Positive = 112
     concise_steps: Positive = 48
