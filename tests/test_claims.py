@@ -267,9 +267,9 @@ def test_statements_that_no_paper_makes_are_extensions():
 def test_the_markdown_of_conditions_names_what_decides_them():
     assert Condition("beyond").in_words() == "beyond"
     assert CLAIMS["base-concise"].rule_in_words() == (
-        "smECE of concise answers: reproduced if its 95 % interval lies below 0.05, and confidence is informative "
-        "(AUROC of confidence: its 95 % interval lies above 0.5); partly if so, but a condition fails; else refuted "
-        "if it lies above 0.05; else undecided"
+        "smECE of concise answers to public questions: reproduced if its 95 % interval lies below 0.05, and "
+        "confidence is informative (AUROC of confidence: its 95 % interval lies above 0.5); partly if so, but a "
+        "condition fails; else refuted if it lies above 0.05; else undecided"
     )
     assert (
         CLAIMS["cot-base"]

@@ -53,11 +53,11 @@ def test_wrong_types_and_ranges_name_the_parameter_and_the_value(wrong, message)
 
 def test_only_what_is_wrong_is_named():
     with pytest.raises(ConfigError) as found:
-        SamplingStudy.checked({"n_samples": 5, "n_boot": 0, "seed": "0", "temperatures": [1.0, 0.0]})
+        SamplingStudy.checked({"n_samples": 5, "n_boot": 0, "seed": "0", "m_values": [5, 0]})
     assert str(found.value) == (
         "01_base_semantic_calibration: seed: Input should be a valid integer (got '0'); "
         "n_boot: Input should be greater than or equal to 1 (got 0); "
-        "temperatures.1: Input should be greater than 0 (got 0.0)"
+        "m_values.1: Input should be greater than or equal to 1 (got 0)"
         "; in YAML write numbers as 1.0e-4 and quote words such as 'no'"
     )
     with pytest.raises(ConfigError) as found:  # a check of several parameters
@@ -103,7 +103,7 @@ def test_names_of_models_are_bundled_ones_folders_and_what_the_hub_may_hold(tmp_
     assert LineageStudy.checked({"dataset": "mmlu", "held_out": ["virology"]}).held_out == ["virology"]
 
 
-CELL = 'profile: str = "cpu"  # help\nn_questions: int = 408  # help\nn_samples: int = 50  # help'
+CELL = 'profile: str = "cpu"  # help\nn_questions: int = 240  # help\nn_samples: int = 50  # help'
 SMOKE = profile_parameters("smoke", "01_base_semantic_calibration")
 
 
@@ -118,7 +118,7 @@ def running(cells, **changed):
 def test_parameters_left_at_their_default_follow_the_profile():
     run = running([CELL.replace('"cpu"', '"smoke"')])
     assert {name: getattr(run, name) for name in SMOKE} == SMOKE and run.n_questions == 34
-    assert running([CELL.replace('"cpu"', '"smoke"').replace("408", "20")]).n_questions == 20
+    assert running([CELL.replace('"cpu"', '"smoke"').replace("240", "20")]).n_questions == 20
     assert running([CELL]) == SamplingStudy()  # the defaults are the sizes of cpu
 
 
@@ -147,7 +147,7 @@ def test_the_notebook_itself_refuses_a_name_that_its_class_does_not_have(cells):
 
 def test_cells_that_set_no_parameters_are_none_of_its_business():
     other = ["%matplotlib inline", "import os", "table: list = []", "# Parameters of the plot\nos.environ['A'] = 'b'"]
-    namespace = {"profile": "cpu", "n_questions": 408}
+    namespace = {"profile": "cpu", "n_questions": 240}
     run = SamplingStudy.from_namespace(namespace, [CELL, *other])
     assert run == SamplingStudy()
 
@@ -180,9 +180,7 @@ def test_every_class_is_usable_as_it_stands_and_in_every_profile(notebook):
 
 
 def test_budgets_beyond_the_draws_are_an_error():
-    study = dict(
-        backend="transformers", temperatures=[1.0], n_temperature=1, n_ablation=1, m_reference=5, n_reference=1
-    )
+    study = {"backend": "transformers", "curated": "facts", "n_questions": 20, "n_curated": 20}
     assert SamplingStudy.from_namespace({**GOOD, **study, "m_values": [2, 5]}).m_values == [2, 5]
     with pytest.raises(ConfigError, match=r"m_values \[5, 10\] go beyond n_samples = 5"):
         SamplingStudy.from_namespace({**GOOD, **study, "m_values": [5, 10]})

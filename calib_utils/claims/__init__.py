@@ -1,6 +1,6 @@
 """Claims: what a paper says, the rule fixed before the run, and the verdict the numbers give."""
 
-from calib_utils.claims.base import INFORMATIVE
+from calib_utils.claims.base import INFORMATIVE, NO_TILT
 from calib_utils.claims.catto import BASELINES, CANDIDATES
 from calib_utils.claims.chains import UNDERCONFIDENT
 from calib_utils.claims.lifecycle import TASKS
@@ -34,6 +34,7 @@ __all__ = [
     "FILES",
     "INFORMATIVE",
     "KINDS",
+    "NO_TILT",
     "OF_A_RUN",
     "OVERCONFIDENT",
     "QUANTITIES",

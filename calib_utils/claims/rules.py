@@ -35,6 +35,7 @@ QUANTITIES = {
     "relative reduction": "share of the debiased calibration error that is removed",
     "accuracy difference": "accuracy, difference of two models",
     "AUROC": "AUROC of confidence",
+    "loss gap": "loss gap: what the best tilt of confidence gains, in nats",
     "rank correlation": "rank correlation over conditions",
 }
 ABOVE, BELOW = "above", "below"

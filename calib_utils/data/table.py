@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calib_utils.config import nearest
-from calib_utils.data import arithmetic, facts, multihop, public
+from calib_utils.data import arithmetic, facts, multihop, natural_questions, public
 from calib_utils.data.names import names_of
 from calib_utils.data.splits import sample_evenly
 from calib_utils.errors import DataError
@@ -73,6 +73,11 @@ DATASETS = {
         ),
         DataSet("word problems of 1 to 6 steps, generated", arithmetic.questions, "arithmetic", chains=True),
         DataSet("questions composed from the facts", multihop.questions, "multihop", closed=True, chains=True),
+        DataSet(
+            "questions to a search engine, 2,000 of NQ-Open, embedded",
+            natural_questions.questions,
+            "natural_questions",
+        ),
         DataSet("grade-school word problems", public.GSM8K, "gsm8k", chains=True),
         DataSet("exam questions of 57 subjects", public.MMLU, "mmlu", choices=True),
         DataSet("questions to a search engine", public.NQ_OPEN, "nq_open"),
@@ -104,7 +109,8 @@ def load_questions(
     Parameters
     ----------
     dataset : a name of `DATASETS`, or the hub id of a public set: `"facts"` (embedded), `"arithmetic"` (generated:
-        word problems of 1 to 6 steps), `"multihop"` (composed from the facts), ...
+        word problems of 1 to 6 steps), `"multihop"` (composed from the facts),
+        `"natural_questions"` (2,000 of NQ-Open, embedded), ...
     split : train, dev or test. Public sets keep their published train split as `train`; what they call
         validation or test is cut by a hash of the question into dev (40 %) and test (60 %), and sets published
         as a single split, like local files, into train, dev and test (50, 20, 30 %).

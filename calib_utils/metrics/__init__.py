@@ -25,7 +25,6 @@ from calib_utils.metrics.smooth import smece as smece
 from calib_utils.metrics.table import METRICS as METRICS
 from calib_utils.metrics.table import Metric as Metric
 from calib_utils.metrics.tables import compare as compare
-from calib_utils.metrics.tables import confidence_bias as confidence_bias
 from calib_utils.metrics.tables import mean_by as mean_by
 from calib_utils.metrics.tables import stack as stack
 from calib_utils.metrics.tables import wide as wide

@@ -67,26 +67,6 @@ def wide(table: pd.DataFrame, index: str | list[str]) -> pd.DataFrame:
     return pd.DataFrame(columns).loc[rows[by[0]] if len(by) == 1 else pd.MultiIndex.from_frame(rows)]
 
 
-def confidence_bias(
-    tables: Mapping[object, pd.DataFrame],
-    truth: pd.DataFrame,
-    names: Sequence[str],
-    n_boot: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Mean of confidence minus the confidence of the same question in `truth`, with 95 % intervals.
-
-    `names` are the columns that the keys of `tables` fill; then follow value, low, high, n.
-    """
-    target = truth.set_index("question_id")["confidence"]
-    rows = []
-    for key, scores in tables.items():
-        gap = scores["confidence"].to_numpy() - target.loc[scores["question_id"]].to_numpy()
-        labels = dict(zip(names, key if isinstance(key, tuple) else (key,), strict=True))
-        rows.append({**labels, **_plain(mean_estimate(gap, n_boot, seed))})
-    return pd.DataFrame(rows)
-
-
 def stack(tables: Mapping[str, pd.DataFrame], name: str) -> pd.DataFrame:
     """Tables one below the other, with their keys in a first column `name`."""
     return pd.concat(tables, names=[name]).reset_index(level=0).reset_index(drop=True)

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from calib_utils import home, storage
+from calib_utils.data import natural_questions
 from calib_utils.errors import ConfigError
 from calib_utils.home import ROOT
 
@@ -86,8 +87,10 @@ def _version(name: str) -> str | None:
 
 
 def of_data(parameters: dict) -> dict:
-    """SHA-256 of the embedded facts and of the data file that the parameters name; ConfigError if it is not there."""
+    """SHA-256 of the embedded facts and of other data that the parameters name; ConfigError if it is not there."""
     named = {"facts": home.PACKAGE / "data" / "facts" / "facts.jsonl"}
+    if natural_questions.NAME in parameters.values():
+        named[natural_questions.NAME] = natural_questions.FILE
     if parameters.get("data_path"):
         named["data_path"] = ROOT / parameters["data_path"]  # as a notebook sees it
         if not named["data_path"].is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -85,12 +85,12 @@ def answers(record, collapse: Collapse, top: int = 6) -> pd.DataFrame:
     """What a question was answered with: one row per class, the most confident first.
 
     Columns: class, confidence (frequency), reference ("yes" for the class of the reference answer), responses (the
-    texts merged in the class with their counts).
+    texts merged in the class with their counts, the most frequent first).
     """
     question = record.question
-    merged: dict[str, list] = defaultdict(list)
+    merged: dict[str, Counter] = defaultdict(Counter)
     for name, completion in zip(classes(question, record.completions, collapse), record.completions, strict=True):
-        merged[name].append(completion)
+        merged[name][completion.text.strip()] += completion.count
     target = right_class(question, collapse, record.reference_ids)
     shares = class_distribution(question, record.completions, collapse)
     return pd.DataFrame(
@@ -99,7 +99,7 @@ def answers(record, collapse: Collapse, top: int = 6) -> pd.DataFrame:
                 "class": name,
                 "confidence": share,
                 "reference": "yes" if name == target else "",
-                "responses": ", ".join(f"{c.text.strip()!r} x{c.count}" for c in merged[name][:4]),
+                "responses": ", ".join(f"{text!r} x{count}" for text, count in merged[name].most_common(4)),
             }
             for name, share in list(shares.items())[:top]
         ]

@@ -45,6 +45,21 @@ class Cut:
     right: bool
 
 
+def reachable(questions: Sequence[Question], max_steps: int, known: Sequence[str] = ()) -> list[Question]:
+    """Questions of at most `max_steps` steps; those composed from two facts only if both relations are in `known`.
+
+    `known` are relations of the embedded facts, all if there are none: a chain can be right only where the model
+    knows the facts.
+    """
+    composed = "multihop/"
+    return [
+        question
+        for question in questions
+        if len(question.chain) <= max_steps
+        and (not known or not question.id.startswith(composed) or {*question.id.split("/")[1:3]} <= {*known})
+    ]
+
+
 def steps(text: str) -> list[str]:
     """The sentences of a chain before the one that gives the final answer."""
     found = [sentence for sentence in _SENTENCE.split(text.strip()) if sentence]

@@ -54,6 +54,7 @@ Device = Annotated[str, AfterValidator(_device)]
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+Halved = Annotated[int, Field(ge=20)]  # questions that a loss gap reads in two halves
 Seeds = Annotated[list[int], Field(min_length=1)]
 LearningRate = Annotated[float, Field(gt=0)]
 Temperature = Annotated[float, Field(gt=0)]
@@ -99,21 +100,22 @@ class RunConfig(AskingConfig):
 
 
 class SamplingStudy(RunConfig):
-    """Parameters of notebook 01: the shared ones and the sensitivity studies.
+    """Parameters of notebook 01: public questions, and selected facts asked beside them.
 
-    `m_values` are thinned from the M draws, so none may be larger than `n_samples`.
+    `n_used` questions of the facts are left out, as in `PreferenceStudy`. `m_values` are thinned from the M draws, so
+    none may be larger than `n_samples`.
     """
 
     NOTEBOOK: ClassVar[str] = "01_base_semantic_calibration"
 
     adapter: Adapter = ""
     backend: Literal["transformers", "vllm"] = "transformers"
+    dataset: DataSetName = "natural_questions"
+    curated: DataSetName = "facts"
+    n_questions: Halved = 240
+    n_curated: Halved = 255
+    n_used: Count = 408
     m_values: list[Positive] = [5, 10, 20, 50]
-    temperatures: list[Temperature] = [0.6, 0.8, 1.0, 1.2, 1.4]
-    n_temperature: Positive = 68
-    n_ablation: Positive = 68
-    m_reference: Positive = 1000
-    n_reference: Positive = 20
 
     @model_validator(mode="after")
     def _budgets_are_drawn(self):
@@ -265,25 +267,32 @@ class RepairStudy(PreferenceStudy):
 
 
 class ChainStudy(RunConfig):
-    """Parameters of notebook 03: two families of questions with worked chains, training, and cutting chains."""
+    """Parameters of notebook 03: two families of questions with worked chains, training, and cutting chains.
+
+    `n_used` test questions of the data set are left out: earlier runs reported on them. `known` are the relations
+    that composed questions may use; the base model knows facts of them, by the dev split.
+    """
 
     NOTEBOOK: ClassVar[str] = "03_cot_degradation"
 
     dataset: ChainDataSet = "arithmetic"
-    n_questions: Positive = 100
+    n_questions: Positive = 400
+    n_used: Count = 100
+    n_samples: Positive = 20
     n_shots: Count = 8
     elsewhere: ChainDataSet = "multihop"
-    n_elsewhere: Positive = 60
+    known: list[str] = ["country_of_capital", "continent", "currency", "language"]
+    n_elsewhere: Positive = 100
     sft_steps: Positive = 112
     concise_steps: Positive = 48
     max_steps: Positive = 4
     few_steps: Positive = 2
-    n_few: Positive = 12
+    n_few: Positive = 200
     sft_questions: Annotated[int, Field(ge=3)] = 900
     sft_lr: LearningRate = 6e-4
     lora_rank: Count = 16
-    max_new_tokens: Positive = 128
-    n_cut: Positive = 20
+    max_new_tokens: Positive = 64
+    n_cut: Positive = 40
     cut_samples: Positive = 20
     fractions: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)] = [0.0, 0.25, 0.5, 0.75, 1.0]
 

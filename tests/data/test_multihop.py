@@ -20,6 +20,12 @@ def test_every_hop_is_a_fact_of_the_same_split(composed):
             assert question.relation.startswith(f"{len(question.chain)} hops")
 
 
+def test_a_composed_question_is_about_the_entity_of_its_first_fact(composed):
+    about = {fact.id: data.entity(fact) for split in SPLITS for fact in data.load_questions("facts", split)}
+    for question in composed["dev"]:
+        assert data.entity(question) == about[question.id.split("/", 2)[2]]
+
+
 def test_the_last_hop_says_the_answer_and_the_question_does_not(composed):
     for question in composed["test"]:
         assert question.answer in question.chain[-1]

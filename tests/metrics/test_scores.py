@@ -186,13 +186,6 @@ def test_reliability_curve_follows_the_truth():
     assert np.trapezoid(curve["density"], curve["confidence"]) == pytest.approx(1)
 
 
-def test_confidence_bias_pairs_questions():
-
-    truth = pd.DataFrame({"question_id": ["a", "b"], "confidence": [0.2, 0.6]})
-    table = pd.DataFrame({"question_id": ["b", "a"], "confidence": [0.7, 0.5]})
-    assert M.confidence_bias({5: table}, truth, ["m"])["value"].tolist() == pytest.approx([0.2])
-
-
 def table(n=200, shift=0.0, seed=0):
     confidence, correct = data(n, shift, seed)
     return pd.DataFrame({"question_id": range(n), "confidence": confidence, "correct": correct})

@@ -185,6 +185,6 @@ def test_a_run_whose_notebook_met_wrong_input_ends_with_2(tmp_path, monkeypatch,
 
 def test_overrides_survive_the_command_line(tmp_path):
     path = runner.find_notebooks(["01"])[0]
-    given = {"n_questions": 3, "model": "a b", "temperatures": [0.5, 1.0], "chat": True}
+    given = {"n_questions": 3, "model": "a b", "m_values": [2, 5], "chat": True}
     words = batch.command(path, "smoke", given)
     assert runner.parse_overrides([words[i + 1] for i, word in enumerate(words) if word == "-p"]) == given

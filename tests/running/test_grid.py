@@ -21,8 +21,7 @@ GRID = {
     "parameters": {
         "seed": [0, 1],
         "n_shots": [2, 4],
-        **{"n_questions": [4], "n_samples": [4], "m_values": [[2]], "n_temperature": [2], "n_ablation": [2]},
-        **{"n_reference": [1], "m_reference": [4], "n_boot": [20], "temperatures": [[1.0]]},
+        **{"n_questions": [20], "n_curated": [20], "n_samples": [4], "m_values": [[2]], "n_boot": [20]},
     },
 }
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="`make engine` installs it")

@@ -19,6 +19,7 @@ def test_code_environment_and_data_are_told():
     data = manifest.of_data({"data_path": str(ROOT / "README.md")})
     assert len(data["facts"]) == 64 and data["data_path"] != data["facts"]
     assert set(manifest.of_data({"data_path": ""})) == {"facts"}
+    assert set(manifest.of_data({"dataset": "natural_questions"})) == {"facts", "natural_questions"}
 
 
 def test_the_process_tells_its_models(tmp_path):

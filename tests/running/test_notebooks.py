@@ -43,9 +43,7 @@ def code(path):
 
 # The longest code cell of each notebook, in lines; of any other notebook it is `SHORT`, the goal for all.
 LONGEST = {
-    "01_base_semantic_calibration": 11,
     "02_rl_degradation": 13,
-    "03_cot_degradation": 16,
     "04_catto": 20,
     "05_calibration_aware": 24,
 }
@@ -151,7 +149,7 @@ def test_a_published_series_goes_through_the_lifecycle_notebook(tmp_path):
         ("n_questions", "3", r"n_questions: Input should be a valid integer \(got '3'\); in YAML"),
         ("n_questions", True, r"n_questions: Input should be a valid integer \(got True\)"),
         ("model", False, r"model: Input should be a valid string \(got False\)"),
-        ("n_questions", 0, r"n_questions: Input should be greater than or equal to 1 \(got 0\)$"),
+        ("n_questions", 0, r"n_questions: Input should be greater than or equal to 20 \(got 0\)$"),
         ("n_samples", 5, r"m_values \[5, 10, 20, 50\] go beyond n_samples = 5; lower them$"),
         ("zzz", 3, "'zzz'; there are"),
         ("dataset", "fact", "data set 'fact' is unknown; did you mean 'facts'"),
@@ -165,7 +163,7 @@ def test_a_wrong_override_is_refused_before_anything_runs(name, value, message):
 @pytest.mark.parametrize(
     "given, message",
     [
-        ("n_questions=0", "n_questions: Input should be greater than or equal to 1 (got 0)\n"),
+        ("n_questions=0", "n_questions: Input should be greater than or equal to 20 (got 0)\n"),
         ("dataset=fact", "dataset: data set 'fact' is unknown; did you mean 'facts'? use one of "),
     ],
 )

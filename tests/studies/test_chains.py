@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from calib_utils import metrics
+from calib_utils.data import load_questions
 from calib_utils.semantics import Chain, number
 from calib_utils.studies import chains
 from calib_utils.types import Completion, Prompt, Question, Record
@@ -21,6 +22,16 @@ def record(*chains_and_counts, id="q", answer="17"):
 
 
 GOOD = "4 + 5 = 9. 9 + 6 = 15. 15 + 2 = 17. The answer is 17."
+
+
+def test_composed_questions_are_of_known_relations_and_no_question_has_too_many_steps():
+    composed, sums = load_questions("multihop", "dev"), load_questions("arithmetic", "dev")
+    found = chains.reachable([*composed, *sums], 2, ["country_of_capital", "continent"])
+    assert {len(question.chain) for question in found} == {1, 2}
+    relations = {tuple(q.id.split("/")[1:3]) for q in found if q.id.startswith("multihop/")}
+    assert relations == {("continent", "country_of_capital")}
+    assert {question.id for question in sums if len(question.chain) <= 2} < {question.id for question in found}
+    assert chains.reachable(composed, 3) == composed
 
 
 def test_steps_are_the_sentences_before_the_answer():

@@ -75,5 +75,9 @@ def _entities() -> dict[str, str]:
 
 
 def entity(question: Question) -> str:
-    """What a question is about: several embedded facts share an entity; any other question stands for itself."""
-    return _entities().get(question.id, question.id)
+    """What a question is about: several embedded facts share an entity; any other question stands for itself.
+
+    A question composed from facts (`multihop`) is about the entity of its first fact, with whose id its own ends.
+    """
+    first_fact = question.id.split("/", 2)[-1]
+    return _entities().get(question.id) or _entities().get(first_fact, question.id)
