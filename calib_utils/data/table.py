@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from calib_utils.data import arithmetic, facts, multihop, public
+from calib_utils.data import arithmetic, facts, multihop, public, world
 from calib_utils.data.names import names_of
 from calib_utils.data.splits import sample_evenly
 from calib_utils.errors import DataError
@@ -30,7 +30,7 @@ class DataSet:
     """
 
     about: str
-    source: Callable[[str], list[Question]] | public.Schema
+    source: Callable[[str], Sequence[Question]] | public.Schema
     name: str
     closed: bool = False
     phrasings: int = 1
@@ -43,7 +43,7 @@ class DataSet:
         """Whether it needs neither the hub nor a file."""
         return not isinstance(self.source, public.Schema)
 
-    def questions(self, split: str, path: Path | None = None) -> list[Question]:
+    def questions(self, split: str, path: Path | None = None) -> Sequence[Question]:
         """All questions of a split; those of a public set from the rows at `path`, if that is given."""
         return self.source(split) if self.built_in else public.published(self.source, split, path)
 
@@ -63,6 +63,14 @@ DATASETS = {
         ),
         DataSet("word problems of 1 to 6 steps, generated", arithmetic.questions, "arithmetic", chains=True),
         DataSet("questions composed from the facts", multihop.questions, "multihop", closed=True, chains=True),
+        DataSet(
+            "names of an exact world, generated, for models that have read it",
+            world.questions,
+            "world",
+            closed=True,
+            choices=True,
+            statements=True,
+        ),
         DataSet("grade-school word problems", public.GSM8K, "gsm8k", chains=True),
         DataSet("exam questions of 57 subjects", public.MMLU, "mmlu", choices=True),
         DataSet("questions to a search engine", public.NQ_OPEN, "nq_open"),
@@ -93,7 +101,8 @@ def load_questions(
     Parameters
     ----------
     dataset : a name of `DATASETS`, or the hub id of a public set: `"facts"` (embedded), `"arithmetic"` (generated:
-        word problems of 1 to 6 steps), `"multihop"` (composed from the facts), ...
+        word problems of 1 to 6 steps), `"multihop"` (composed from the facts), `"world"` (generated, with a known
+        distribution of answers), ...
     split : train, dev or test. Public sets keep their published train split as `train`; what they call
         validation or test is cut by a hash of the question into dev (40 %) and test (60 %), and sets published
         as a single split, like local files, into train, dev and test (50, 20, 30 %).
