@@ -32,6 +32,7 @@ MOST = 20  # files and folders at a glance
 TORCH_FREE = """types errors text storage home config prompts claims claims.findings
     data data.facts data.facts.build data.arithmetic data.multihop data.natural_questions
     data.natural_questions.build data.public data.table
+    data.world data.world.answers data.world.lookups
     semantics semantics.collapse semantics.confidence semantics.options
     metrics metrics.scores metrics.smooth metrics.kernels metrics.intervals metrics.table metrics.estimates
     metrics.tables metrics.curves metrics.coverage plots plots.diagrams plots.saving

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from calib_utils.config import nearest
-from calib_utils.data import arithmetic, facts, multihop, natural_questions, public
+from calib_utils.data import arithmetic, facts, multihop, natural_questions, public, world
 from calib_utils.data.names import names_of
 from calib_utils.data.splits import sample_evenly
 from calib_utils.errors import DataError
@@ -31,7 +31,7 @@ class DataSet:
     """
 
     about: str
-    source: Callable[[str], list[Question]] | public.Schema
+    source: Callable[[str], Sequence[Question]] | public.Schema
     name: str
     closed: bool = False
     phrasings: int = 1
@@ -53,7 +53,7 @@ class DataSet:
                 f"out, or name the data set whose schema the rows follow, one of {public_sets}"
             )
 
-    def questions(self, split: str, path: Path | None = None) -> list[Question]:
+    def questions(self, split: str, path: Path | None = None) -> Sequence[Question]:
         """All questions of a split; those of a public set from the rows at `path`, if that is given."""
         return self.source(split) if self.built_in else public.published(self.source, split, path)
 
@@ -77,6 +77,14 @@ DATASETS = {
             "questions to a search engine, 2,000 of NQ-Open, embedded",
             natural_questions.questions,
             "natural_questions",
+        ),
+        DataSet(
+            "names of an exact world, generated, for models that have read it",
+            world.questions,
+            "world",
+            closed=True,
+            choices=True,
+            statements=True,
         ),
         DataSet("grade-school word problems", public.GSM8K, "gsm8k", chains=True),
         DataSet("exam questions of 57 subjects", public.MMLU, "mmlu", choices=True),
@@ -110,6 +118,7 @@ def load_questions(
     ----------
     dataset : a name of `DATASETS`, or the hub id of a public set: `"facts"` (embedded), `"arithmetic"` (generated:
         word problems of 1 to 6 steps), `"multihop"` (composed from the facts),
+        `"world"` (generated, with a known distribution of answers),
         `"natural_questions"` (2,000 of NQ-Open, embedded), ...
     split : train, dev or test. Public sets keep their published train split as `train`; what they call
         validation or test is cut by a hash of the question into dev (40 %) and test (60 %), and sets published

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from calib_utils import data, models
 from calib_utils.config import FolderConfig, check_names
+from calib_utils.data.world.answers import AnswerWorld
+from calib_utils.data.world.lookups import LookupWorld
 from calib_utils.errors import ModelError
 from calib_utils.home import ROOT
 
@@ -348,17 +350,20 @@ class LifecycleStudy(AskingConfig):
 
 
 class WorldStudy(FolderConfig):
-    """Parameters of notebook 07: the exact world, what is trained in it and how strongly, and what is measured."""
+    """Parameters of notebook 07: the exact world, what is trained in it and how strongly, and what is measured.
+
+    What a world may be is said by the world itself: `answer_world` and `lookup_world` make one.
+    """
 
     NOTEBOOK: ClassVar[str] = "07_mechanism"
 
     train_seeds: Annotated[list[int], Field(min_length=2)] = [10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
     n_questions: Annotated[int, Field(ge=40)] = 600
-    n_answers: Positive = 8
-    n_forms: Positive = 5
-    n_syllables: Positive = 20
-    ambiguity: Annotated[float, Field(gt=0)] = 1.0
-    shifts: list[Annotated[float, Field(ge=0, le=1)]] = [0.0, 0.25, 0.5, 0.75, 1.0]
+    n_answers: int = 8
+    n_forms: int = 5
+    n_syllables: int = 20
+    ambiguity: float = 1.0
+    shifts: list[float] = [0.0, 0.25, 0.5, 0.75, 1.0]
     tilts: list[float] = [-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0]
     width: Positive = 64
     other_widths: list[Positive] = [16, 32]
@@ -380,10 +385,10 @@ class WorldStudy(FolderConfig):
     forms: list[Form] = ["l2"]
     bce_weight: Weight = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
-    n_numbers: Positive = 6
-    n_tables: Positive = 6
+    n_numbers: int = 6
+    n_tables: int = 6
     longest: Annotated[int, Field(ge=2)] = 3
-    slips: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    slips: float = 0.1
     lookup_steps: Positive = 500
     lookup_kept: list[Positive] = [250]
     lookup_batch: Positive = 64
@@ -407,6 +412,24 @@ class WorldStudy(FolderConfig):
             if not all(step < last for step in kept):
                 raise ValueError(f"the steps {kept} are kept of a reading of {last}; they must lie below it")
         return self
+
+    @model_validator(mode="after")
+    def _the_worlds_can_exist(self):
+        for shift in (0.0, *self.shifts):
+            world = self.answer_world(0, shift)
+        self.lookup_world(0)
+        for split, n in (("dev", self.n_questions), ("test", max(self.n_house, self.n_select, self.n_questions))):
+            world.names(split, n)
+        world.names("train", self.probe_pool)
+        return self
+
+    def answer_world(self, seed: int, shift: float = 0.0) -> AnswerWorld:
+        """The world of answers of a training seed; WorldError for one that cannot exist."""
+        return AnswerWorld(self.n_answers, self.n_forms, self.ambiguity, shift, self.n_syllables, seed)
+
+    def lookup_world(self, seed: int) -> LookupWorld:
+        """The world of look-ups of a training seed; WorldError for one that cannot exist."""
+        return LookupWorld(self.n_numbers, self.n_tables, self.longest, self.slips, seed)
 
 
 STUDIES: dict[str, type[FolderConfig]] = {  # what declares the parameters of a notebook

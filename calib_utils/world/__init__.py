@@ -1,11 +1,8 @@
-"""The exact world: generated questions whose true distribution of answers is known, and models trained on it.
+"""The exact world: models trained on the generated questions of `data.world`, held against the known truth.
 
 ==============  =================================================================================================
 module          what is in it
 ==============  =================================================================================================
-vocabulary      words and their tokenizer
-answers         names with an exact posterior over answers, several surface forms an answer, multiple choice
-lookups         chains of k table look-ups, answered at once or step by step
 stack           models of all training seeds, computed side by side
 training        cross-entropy on fresh text, rewards, preferences, CATTO, CFT and RCFT
 exact           class masses by enumeration, no sampling; intermediate confidence

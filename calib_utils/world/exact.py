@@ -1,7 +1,8 @@
 """Exact: class masses of trained models by enumeration, without sampling.
 
 B names the first answer of a text, so that a text belongs to a class as soon as its answer word stands there.
-Enumerated is what may stand before that word: nothing or one leading word (answers), the steps of a chain (look-ups).
+Enumerated is what may stand before that word: nothing or one leading word (answers), the same after name and verb
+(sentences), the steps of a chain (look-ups).
 All other texts are the mass that is missing from 1.
 """
 
@@ -13,11 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from calib_utils.data.world.answers import AnswerWorld
+from calib_utils.data.world.lookups import LookupWorld
+from calib_utils.data.world.vocabulary import SPECIAL, THEREFORE, WorldError
 from calib_utils.metrics.scores import checked
-from calib_utils.world.answers import AnswerWorld
-from calib_utils.world.lookups import LookupWorld
-from calib_utils.world.stack import Stack
-from calib_utils.world.vocabulary import SPECIAL, THEREFORE
+from calib_utils.world.stack import Cache, Stack
 
 _ROWS = 4096  # questions, over all models, that are forwarded together
 
@@ -31,20 +32,41 @@ def stacked(arrays: Sequence[np.ndarray]) -> torch.Tensor:
 def answer_masses(stack: Stack, worlds: Sequence[AnswerWorld], names: Sequence[np.ndarray]) -> np.ndarray:
     """(S, n, answers) probability that model s answers question n with each answer, in any form.
 
-    mass(a) = p(a | x) + sum over leading words m of p(m | x) p(a | x, m). `names` are (n, 3) per model.
+    mass(a) = p(a | x) + sum over leading words m of p(m | x) p(a | x, m); for sentences the sum over verbs v of this
+    after "name v", times p(name v | x). `names` are (n, 3) per model.
     """
     world, found = worlds[0], []
     ids = stacked([one.prompt_ids(asked) for one, asked in zip(worlds, names, strict=True)])
-    answers = slice(world.first_answer, world.first_answer + world.n_answers)
-    for part in ids.split(max(_ROWS // len(stack), 1), dim=1):
-        logits, cache = stack.extend(part, None, last=1)
-        p = logits[:, :, 0].softmax(dim=-1)
-        mass = p[..., answers].clone()
-        for word in range(world.first_before, world.first_before + len(world.before)):
-            after = stack.extend(torch.full_like(part[:, :, :1], word), cache)[0][:, :, 0].softmax(dim=-1)
-            mass += p[..., word, None] * after[..., answers]
+    openings = []
+    for verb in range(len(world.verbs)):
+        pairs = zip(worlds, names, strict=True)
+        openings.append(stacked([one.opening_ids(asked, np.full(len(asked), verb)) for one, asked in pairs]))
+    at_once = max(_ROWS // len(stack), 1)
+    for start in range(0, ids.shape[1], at_once):
+        part = ids[:, start : start + at_once]
+        if not openings:
+            found.append(_named(stack, world, *stack.extend(part, None, last=1)))
+            continue
+        mass = 0.0
+        for every in openings:
+            said = every[:, start : start + at_once]
+            logits, cache = stack.extend(torch.cat([part, said], dim=2), None, last=said.shape[2] + 1)
+            before = logits[:, :, :-1].log_softmax(dim=-1).gather(-1, said[..., None])[..., 0].sum(dim=-1)
+            mass = mass + before.exp()[..., None] * _named(stack, world, logits[:, :, -1:], cache)
         found.append(mass)
     return torch.cat(found, dim=1).double().numpy()
+
+
+def _named(stack: Stack, world: AnswerWorld, logits: torch.Tensor, cache: Cache) -> torch.Tensor:
+    """(S, n, answers) mass of what comes next: an answer, or a leading word and then an answer."""
+    answers = slice(world.first_answer, world.first_answer + world.n_answers)
+    p = logits[:, :, 0].softmax(dim=-1)
+    mass = p[..., answers].clone()
+    for word in range(world.first_before, world.first_before + len(world.before)):
+        said = torch.full((*p.shape[:2], 1), word)
+        after = stack.extend(said, cache)[0][:, :, 0].softmax(dim=-1)
+        mass += p[..., word, None] * after[..., answers]
+    return mass
 
 
 @torch.no_grad()
@@ -58,7 +80,9 @@ def option_masses(stack: Stack, worlds: Sequence[AnswerWorld], names, options: S
 
 
 def option_logprobs(stack: Stack, world: AnswerWorld, ids: torch.Tensor, options: torch.Tensor) -> torch.Tensor:
-    """`option_masses` of prompts (S, n, PROMPT), with gradients."""
+    """`option_masses` of prompts (S, n, T), with gradients; WorldError for a world of sentences."""
+    if world.verbs:
+        raise WorldError("multiple choice is answered with a bare word: use a world with style 'concise'")
     s, n, k = options.shape
     words = (world.first_answer + options).reshape(s, n * k, 1)
     rows = torch.cat([ids.repeat_interleave(k, dim=1), words], dim=2)

@@ -9,11 +9,21 @@ import numpy as np
 import pandas as pd
 
 from calib_utils import metrics, plots, semantics
+from calib_utils.data.world.answers import AnswerWorld
+from calib_utils.data.world.lookups import LookupWorld
 from calib_utils.models import LanguageModel
 from calib_utils.prompts import build_prompts
 from calib_utils.records import collect
-from calib_utils.types import Record, SamplingConfig
-from calib_utils.world.answers import LONGEST, AnswerWorld
+from calib_utils.semantics import Chain, Semantic, number
+from calib_utils.types import Collapse, Record, SamplingConfig
+
+
+def collapse(world: AnswerWorld | LookupWorld, style: str = "concise") -> Collapse:
+    """B: the first answer that a text names, in whatever form; of look-ups the number at the end of the chain."""
+    if isinstance(world, AnswerWorld):
+        return Semantic(world.known_names(), sentences=True)
+    world.check_style(style)
+    return number if style == "concise" else Chain(number)
 
 
 def ask(
@@ -21,8 +31,8 @@ def ask(
 ) -> list[Record]:
     """Records of `n` test questions of the world, drawn by the project's sampler."""
     questions = world.questions("test", n, seed)
-    config = SamplingConfig(n_samples, 1.0, 2 * LONGEST, seed=seed)
-    return collect(lm, questions, build_prompts(questions, []), config, folder, "world")
+    config = SamplingConfig(n_samples, 1.0, 2 * world.longest, seed=seed)
+    return collect(lm, questions, build_prompts(questions, [], world.style), config, folder, "world")
 
 
 def diagram(
@@ -33,7 +43,7 @@ def diagram(
     `masses` (n, answers) are those of the same questions (`exact.answer_masses`). Returns the figure and its numbers:
     question_id, confidence (from draws), exact, correct.
     """
-    scores = semantics.score(records, world.collapse())
+    scores = semantics.score(records, collapse(world))
     order = {answer: i for i, answer in enumerate(world.answers)}
     exact = [
         p[order[name]] if name in order else np.nan for p, name in zip(masses, scores["prediction"], strict=True)

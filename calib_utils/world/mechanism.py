@@ -18,6 +18,7 @@ from calib_utils.metrics.scores import checked
 from calib_utils.types import Estimate
 
 FORMS = ("smooth", "binned")
+LEAST = 20  # questions that a loss gap needs, 10 in each half
 _SPREAD = 3.0  # of the normal prior on tilts: it keeps them finite where all answers are right
 _BINS = 10
 
@@ -71,7 +72,7 @@ def loss_gap(
 
     Raises
     ------
-    ValueError : values out of range, an unknown form, or fewer than 20 questions.
+    ValueError : values out of range, an unknown form, or fewer than `LEAST` questions.
     """
     confidence, correct = _checked(confidence, correct, form, resolution)
     group = intervals.groups(entities, len(confidence))
@@ -98,8 +99,8 @@ def _checked(confidence, correct, form: str, resolution: float):
     checked(confidence, np.zeros(len(confidence)))
     if correct.shape != confidence.shape or not ((correct >= 0) & (correct <= 1)).all():
         raise ValueError(f"correct must be {confidence.shape} values in [0, 1], got {correct}")
-    if len(confidence) < 20:
-        raise ValueError(f"a loss gap needs at least 20 questions, 10 in each half; got {len(confidence)}")
+    if len(confidence) < LEAST:
+        raise ValueError(f"a loss gap needs at least {LEAST} questions, 10 in each half; got {len(confidence)}")
     return np.clip(confidence, resolution, 1 - resolution), correct
 
 
@@ -122,13 +123,23 @@ def _tau(confidence: np.ndarray, correct: np.ndarray, form: str):
         return np.eye(_BINS)[np.searchsorted(edges, c, side="left")]
 
     x, offset = design(confidence), _logit(confidence)
+
+    def penalised(w):
+        z = offset + x @ w
+        return (np.logaddexp(0, z) - correct * z).sum() + (w @ w) / (2 * _SPREAD**2)
+
     weights = np.zeros(x.shape[1])
+    lowest = penalised(weights)
     for _ in range(50):
         p = 1 / (1 + np.exp(-(offset + x @ weights)))
         slope = x.T @ (correct - p) - weights / _SPREAD**2
         bend = (x * (p * (1 - p))[:, None]).T @ x + np.eye(len(weights)) / _SPREAD**2
         move = np.linalg.solve(bend, slope)
-        weights = weights + move * min(1.0, 2.0 / max(np.abs(move).max(), 1e-12))
+        move = move * min(1.0, 2.0 / max(np.abs(move).max(), 1e-12))
+        # Where all are nearly sure the loss bends little, and a whole step would jump over the minimum for ever.
+        while (reached := penalised(weights + move)) > lowest + 1e-9 * abs(lowest) and np.abs(move).max() > 1e-9:
+            move = move / 2
+        weights, lowest = weights + move, reached
         if np.abs(move).max() < 1e-9:
             break
     return lambda c: design(c) @ weights
@@ -142,7 +153,7 @@ def measure(
     Columns: notebook (first word of the name), condition, n, gap, gap_low, gap_high, error (smECE), error_low,
     error_high, floor (of the smECE), signed (mean confidence minus accuracy), bound (`error_bound` of the gap).
 
-    Raises ValueError for no tables.
+    Raises ValueError for no tables, or one of fewer than `LEAST` questions.
     """
     if not tables:
         raise ValueError("there are no tables of scores; give at least one condition")

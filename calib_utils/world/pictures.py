@@ -127,6 +127,28 @@ def gap_against_error(table: pd.DataFrame, group: str, title: str = "", annotate
     return figure
 
 
+def known_tilts(points: pd.DataFrame, curve: pd.DataFrame):
+    """Loss gap and calibration error of the exact predictor, tilted by t, as measured and as known.
+
+    `points` has strength (t), gap and error with their ends (`study.points`); `curve` has t and gap, the closed form,
+    whose bound stands over the error.
+    """
+    figure, axes = plots.panels(2, width=4.4, height=3.6)
+    known = {
+        "gap": (curve["gap"], "closed form: mean KL"),
+        "error": (error_bound(curve["gap"]), "bound: sqrt(gap / 2)"),
+    }
+    names = {"gap": "loss gap (nats)", "error": "calibration error (smECE)"}
+    for ax, (column, (line, label)) in zip(axes, known.items(), strict=True):
+        ax.plot(curve["t"], line, color="0.3", linestyle="--", label=label)
+        sides = [points[column] - points[f"{column}_low"], points[f"{column}_high"] - points[column]]
+        ax.errorbar(points["strength"], points[column], sides, fmt="o", color="C0", label="measured")
+        ax.set(xlabel="tilt t of the exact predictor", ylabel=names[column])
+        ax.legend()
+    figure.suptitle(f"means over {points['n'].iloc[0]} seeds: t < 0 is underconfident, t > 0 overconfident")
+    return figure
+
+
 def scatter(table: pd.DataFrame, x: str, y: str, group: str, xlabel: str, ylabel: str, note: str = ""):
     """Values `y` against `x` with their ends (x_low, ...), one colour per `group`; `note` is a column of labels."""
     figure, axes = plots.panels(1, width=8.2, height=4.8)

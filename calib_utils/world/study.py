@@ -24,14 +24,15 @@ from scipy import stats
 from tqdm import tqdm
 
 from calib_utils import metrics, models, semantics, storage
+from calib_utils.data import world as data_world
+from calib_utils.data.world.answers import AnswerWorld
+from calib_utils.data.world.lookups import STYLES, LookupWorld
 from calib_utils.metrics.scores import auroc
 from calib_utils.models import LanguageModel
 from calib_utils.studies.selection import select
 from calib_utils.studies.temperature_scaling import fit_temperature
 from calib_utils.types import Completion, Record
-from calib_utils.world import exact, mechanism, probe
-from calib_utils.world.answers import LONGEST, AnswerWorld
-from calib_utils.world.lookups import STYLES, LookupWorld
+from calib_utils.world import exact, house, mechanism, probe
 from calib_utils.world.stack import Stack
 from calib_utils.world.training import (
     Reading,
@@ -69,10 +70,8 @@ class Study:
         self.run = run
         self.home = Path(run.records_dir).parent / "world"
         self.seeds = list(run.train_seeds)
-        sizes = {"n_answers": run.n_answers, "n_forms": run.n_forms, "n_syllables": run.n_syllables}
-        self.worlds = [AnswerWorld(**sizes, ambiguity=run.ambiguity, seed=seed) for seed in self.seeds]
-        about = {"n_numbers": run.n_numbers, "n_tables": run.n_tables, "longest": run.longest, "noise": run.slips}
-        self.lookup_worlds = [LookupWorld(**about, seed=seed) for seed in self.seeds]
+        self.worlds = [run.answer_world(seed) for seed in self.seeds]
+        self.lookup_worlds = [run.lookup_world(seed) for seed in self.seeds]
         self.reading = Reading(
             run.read_steps, run.read_batch, run.read_lr, run.width, keep=tuple(s for s in run.kept_steps)
         )
@@ -82,6 +81,15 @@ class Study:
         """Base models by reading step; trained when first asked for."""
         with _bar(self.reading.steps, "reading") as moved:
             return read_answers(self.worlds, self.reading, moved)
+
+    @cached_property
+    def sentences(self) -> dict[int, Stack]:
+        """Models that have read sentences about the same names in place of short answers, by reading step."""
+        with _bar(self.reading.steps, "sentences") as moved:
+            return read_answers(self._in_sentences(), self.reading, moved)
+
+    def _in_sentences(self) -> list[AnswerWorld]:
+        return [replace(world, style="sentence") for world in self.worlds]
 
     @property
     def base(self) -> Stack:
@@ -186,7 +194,10 @@ class Study:
     def _names(self, split: str) -> list[np.ndarray]:
         return [world.names(split, self.run.n_questions, self.run.seed) for world in self.worlds]
 
-    def _scored(self, stack: Stack, panel: str, name: str, strength: float, worlds=None, masses=None) -> pd.DataFrame:
+    def _scored(
+        self, stack: Stack, panel: str, name: str, strength: float, worlds=None, masses=None, cooled=None
+    ) -> pd.DataFrame:
+        """Scores of one condition; `masses` in place of the model's own, `cooled` the temperatures of its choices."""
         worlds, names = worlds or self.worlds, self._names("test")
         masses = exact.answer_masses(stack, worlds, names) if masses is None else masses
         rngs = [np.random.default_rng([world.seed, self.run.seed, 31]) for world in worlds]
@@ -197,7 +208,7 @@ class Study:
         for i, world in enumerate(worlds):
             truth = world.posterior(names[i])
             table = exact.scores(masses[i], truth, references[i], [f"{a}-{b}-{c}" for a, b, c in names[i]])
-            p = semantics.option_probabilities(list(rated[i]))
+            p = semantics.option_probabilities(list(rated[i] if cooled is None else rated[i] / cooled[i]))
             among = np.take_along_axis(truth, options[i], axis=1)
             picked = p.argmax(axis=1)[:, None]
             table["choice_confidence"] = np.minimum(p.max(axis=1), 1.0)
@@ -208,16 +219,18 @@ class Study:
         return pd.concat(parts, ignore_index=True)
 
     def _cooled(self, stack: Stack, step: int) -> pd.DataFrame:
-        """Temperature scaling of class masses, fitted on dev questions of every seed."""
-        dev = self._names("dev")
-        found, test = exact.answer_masses(stack, self.worlds, dev), self._names("test")
-        masses = exact.answer_masses(stack, self.worlds, test)
-        for i, world in enumerate(self.worlds):
-            labels = world.draw(dev[i], np.random.default_rng([world.seed, 32]))[0]
-            t = fit_temperature(list(found[i]), labels.tolist())
-            scaled = masses[i] ** (1 / t)
+        """Temperature scaling of class masses and of multiple choice, both fitted on dev questions of every seed."""
+        dev, rngs = self._names("dev"), [np.random.default_rng([world.seed, 32]) for world in self.worlds]
+        right = [world.draw(asked, rng)[0] for world, asked, rng in zip(self.worlds, dev, rngs, strict=True)]
+        found, masses = (exact.answer_masses(stack, self.worlds, names) for names in (dev, self._names("test")))
+        options = [_options(world, a, rng) for world, a, rng in zip(self.worlds, right, rngs, strict=True)]
+        rated, cooled = exact.option_masses(stack, self.worlds, dev, options), []
+        for i, answers in enumerate(right):
+            scaled = masses[i] ** (1 / fit_temperature(list(found[i]), answers.tolist()))
             masses[i] = scaled / scaled.sum(axis=1, keepdims=True)
-        return self._scored(stack, "method", "DPO, scaled", step, masses=masses)
+            at = (options[i] == answers[:, None]).argmax(axis=1)
+            cooled.append(fit_temperature(list(semantics.option_probabilities(list(rated[i]))), at.tolist()))
+        return self._scored(stack, "method", "DPO, scaled", step, masses=masses, cooled=cooled)
 
     def tilts(self) -> pd.DataFrame:
         """Scores of the exact predictor, tilted by known amounts: condition `tilt`, strength t."""
@@ -228,6 +241,13 @@ class Study:
                 rows = {"confidence": mechanism.tilt(truth, t), "truth": truth}
                 parts.append(pd.DataFrame(rows).assign(panel="tilt", condition="tilt", strength=t, seed=world.seed))
         return pd.concat(parts, ignore_index=True)
+
+    def tilt_curve(self) -> pd.DataFrame:
+        """The closed form of the loss gap of tilts between the smallest and the largest: t, gap (mean over seeds)."""
+        ends = min(self.run.tilts), max(self.run.tilts)
+        truths = [w.posterior(n).max(axis=1) for w, n in zip(self.worlds, self._names("test"), strict=True)]
+        at = np.linspace(*ends, 81)
+        return pd.DataFrame({"t": at, "gap": [np.mean([mechanism.tilted_gap(p, t) for p in truths]) for t in at]})
 
     def chains(self) -> pd.DataFrame:
         """Scores of look-ups by style, k and reading step; `truth` is the posterior of the text that was read.
@@ -284,20 +304,11 @@ class Study:
 
     def _learnability(self) -> Iterator[dict]:
         run = self.run
-        stages = {f"@{step}": stack for step, stack in self.read.items()}
-        stages |= {_MODE: self.broken}
-        test = self._names("test")
-        train = [world.names("train", run.probe_pool, run.seed) for world in self.worlds]
-        ids = exact.stacked([w.prompt_ids(n) for w, n in zip(self.worlds, train, strict=True)])
-        asked = exact.stacked([w.prompt_ids(n) for w, n in zip(self.worlds, test, strict=True)])
-        for name, stack in stages.items():
-            targets = exact.answer_masses(stack, self.worlds, train)
-            masses = exact.answer_masses(stack, self.worlds, test)
-            gaps = self._probed(stack, ids, targets, self.worlds[0].first_answer, (asked, masses))
-            for i, world in enumerate(self.worlds):
-                truth = world.posterior(test[i])
-                reached = np.take_along_axis(truth, masses[i].argmax(axis=1)[:, None], axis=1)[:, 0]
-                yield self._learned("answers", name, 0, world.seed, gaps[i], masses[i].max(axis=1), reached)
+        told = self._in_sentences()
+        yield from (row for step, stack in self.read.items() for row in self._of_names("answers", f"@{step}", stack))
+        yield from self._of_names("answers", _MODE, self.broken)
+        for step, stack in self.sentences.items():
+            yield from self._of_names("sentences", f"@{step}", stack, told)
         for step, stack in self.lookups.items():
             for k in range(1, run.longest + 1):
                 for style in STYLES:
@@ -316,6 +327,20 @@ class Study:
                         confidence = masses[i].max(axis=1)
                         family = "at once" if style == "concise" else "by a chain"
                         yield self._learned(family, f"@{step}", k, world.seed, gaps[i], confidence, right)
+
+    def _of_names(self, family: str, setting: str, stack: Stack, worlds=None) -> Iterator[dict]:
+        worlds, test = worlds or self.worlds, self._names("test")
+        train = [world.names("train", self.run.probe_pool, self.run.seed) for world in worlds]
+        ids, asked = (
+            exact.stacked([world.prompt_ids(n) for world, n in zip(worlds, names, strict=True)])
+            for names in (train, test)
+        )
+        targets, masses = (exact.answer_masses(stack, worlds, names) for names in (train, test))
+        gaps = self._probed(stack, ids, targets, worlds[0].first_answer, (asked, masses))
+        for i, world in enumerate(worlds):
+            top, truth = masses[i].argmax(axis=1)[:, None], world.posterior(test[i])
+            reached = np.take_along_axis(truth, top, axis=1)[:, 0]
+            yield self._learned(family, setting, 0, world.seed, gaps[i], masses[i].max(axis=1), reached)
 
     def _probed(self, stack: Stack, ids, targets, first: int, held_out) -> np.ndarray:
         return probe.kl_gap(
@@ -341,7 +366,7 @@ class Study:
             for i, world in enumerate(self.worlds):
                 found, posterior = self.drawn(stack, i, run.n_select, max(run.candidates))
                 for k in run.candidates:
-                    rows = select(found, world.collapse(), [k], repeats=_TURNS, seed=run.seed)
+                    rows = select(found, house.collapse(world), [k], repeats=_TURNS, seed=run.seed)
                     table = rows.groupby("strategy", as_index=False)["correct"].mean()
                     bayes = {"strategy": "Bayes choice", "correct": _bayes(found, world, posterior, k)}
                     table = pd.concat([table, pd.DataFrame([bayes])], ignore_index=True)
@@ -353,7 +378,7 @@ class Study:
         names, questions = world.names("test", n, self.run.seed), world.questions("test", n, self.run.seed)
         one = Stack(stack.config, {name: weight[at : at + 1] for name, weight in stack.weights.items()})
         ids = exact.stacked([world.prompt_ids(names).repeat(m, axis=0)])
-        tokens, logprobs, top = draw(one, ids, LONGEST, [np.random.default_rng([world.seed, 34])])
+        tokens, logprobs, top = draw(one, ids, world.longest, [np.random.default_rng([world.seed, 34])])
         inside = response_mask(tokens)
         total = ((logprobs * inside).sum(dim=-1)[0].tolist(), ((top * inside).sum(-1) / inside.sum(-1))[0].tolist())
         lengths, tokenizer = inside.sum(dim=-1)[0].long().tolist(), world.tokenizer()
@@ -400,9 +425,9 @@ class Study:
         rows = []
         for a in order[:3]:
             for form, text in enumerate(world.forms(world.answers[a])):
-                answer = torch.from_numpy(world.answer_ids(np.array([a]), np.array([form])))
+                answer = torch.from_numpy(world.answer_ids(one[0], np.array([a]), np.array([form])))
                 said = torch.cat([ids, answer[:, :-1]], dim=1).expand(len(self.worlds), 1, -1)
-                logprobs = self.base.logits(said, LONGEST)[0, 0].log_softmax(dim=-1)
+                logprobs = self.base.logits(said, world.longest)[0, 0].log_softmax(dim=-1)
                 p = (logprobs.gather(-1, answer[0][:, None])[:, 0] * response_mask(answer)[0]).sum().exp().item()
                 rows.append({"text": text, "class": world.answers[a], "probability": p})
         named = {"class": [world.answers[a] for a in order], "truth": truth[at][order]}
@@ -434,8 +459,9 @@ def _bar(total: int, label: str):
 
 def _code() -> str:
     """Changes when the code of the world does: tables of other code are not used again."""
-    shown = ("pictures.py", "statements.py", "house.py")  # these make no table
-    sources = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name not in shown)
+    shown = ("pictures.py", "statements.py")  # these make no table
+    folders = Path(__file__).parent, Path(data_world.__file__).parent
+    sources = [path for folder in folders for path in sorted(folder.glob("*.py")) if path.name not in shown]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
 
 
@@ -450,8 +476,8 @@ def _options(world: AnswerWorld, right: np.ndarray, rng: np.random.Generator) ->
 def read_posterior(world: LookupWorld, problems: np.ndarray) -> np.ndarray:
     """(n, numbers) probability of every answer in the text that is read: a product of k noisy steps."""
     size = world.n_numbers
-    slip = np.full((size, size), world.noise / (size - 1)) + np.eye(size) * (
-        1 - world.noise - world.noise / (size - 1)
+    slip = np.full((size, size), world.slips / (size - 1)) + np.eye(size) * (
+        1 - world.slips - world.slips / (size - 1)
     )
     p = np.eye(size)[problems[:, 0]]
     for table in problems[:, 1:].T:
@@ -466,7 +492,7 @@ def _bayes(found: Sequence[Record], world: AnswerWorld, posterior: np.ndarray, k
     order = {answer: a for a, answer in enumerate(world.answers)}
     hits = []
     for record, p in zip(found, posterior, strict=True):
-        names = semantics.classes(record.question, record.completions, world.collapse())
+        names = semantics.classes(record.question, record.completions, house.collapse(world))
         every = np.repeat(np.arange(len(names)), [c.count for c in record.completions])
         for turn in range(_TURNS):
             drawn = np.random.default_rng([turn, *record.question.id.encode()]).permutation(every)[:k]

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from calib_utils.data.world.answers import AnswerWorld
+from calib_utils.data.world.lookups import STYLES, LookupWorld, check_same
 from calib_utils.errors import TrainingError
 from calib_utils.metrics import equal_width_bins
 from calib_utils.training import losses
-from calib_utils.world.answers import LONGEST, AnswerWorld
 from calib_utils.world.exact import answer_masses, option_logprobs, stacked
-from calib_utils.world.lookups import STYLES, LookupWorld, check_same
 from calib_utils.world.stack import Stack
 
 _WARM_UP = 40
@@ -217,12 +217,16 @@ def _prompts(worlds, names) -> torch.Tensor:
 
 
 def _texts(worlds, rngs, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(S, n, PROMPT) questions and (S, n, LONGEST) true answers in true forms."""
+    """(S, n, T) questions and (S, n, longest) true answers in true forms."""
     names = _asked(worlds, rngs, n)
-    found = zip(worlds, names, rngs, strict=True)
-    return _prompts(worlds, names), stacked(
-        [world.answer_ids(*world.draw(asked, rng)) for world, asked, rng in found]
-    )
+    drawn = [world.draw(asked, rng) for world, asked, rng in zip(worlds, names, rngs, strict=True)]
+    return _prompts(worlds, names), _said(worlds, names, *zip(*drawn, strict=True))
+
+
+def _said(worlds, names, answers, forms) -> torch.Tensor:
+    """(S, n, longest) answers to questions about `names`, in these forms."""
+    found = zip(worlds, names, answers, forms, strict=True)
+    return stacked([world.answer_ids(*each) for world, *each in found])
 
 
 def response_mask(answers: torch.Tensor) -> torch.Tensor:
@@ -274,7 +278,7 @@ def _supervised(worlds, tuning: Tuning, rngs, before):
         names = _asked(worlds, rngs, tuning.batch_size)
         found = zip(worlds, names, rngs, strict=True)
         right = [world.draw(asked, rng)[0] for world, asked, rng in found]
-        bare = stacked([w.answer_ids(a, np.zeros_like(a)) for w, a in zip(worlds, right, strict=True)])
+        bare = _said(worlds, names, right, [np.zeros_like(a) for a in right])
         logprobs, mask = response_logprobs(stack, _prompts(worlds, names), bare)
         return -(logprobs * mask).sum(dim=-1).mean(dim=-1).sum()
 
@@ -286,7 +290,7 @@ def _rewarded(worlds, tuning: Tuning, rngs, before):
         names = _asked(worlds, rngs, tuning.batch_size)
         right = stacked([w.draw(asked, rng)[0] for w, asked, rng in zip(worlds, names, rngs, strict=True)])
         ids = _prompts(worlds, names).repeat_interleave(tuning.group_size, dim=1)
-        answers, _, _ = draw(stack, ids, LONGEST, rngs)
+        answers, _, _ = draw(stack, ids, worlds[0].longest, rngs)
         reward = answer_classes(worlds[0], answers).eq(right.repeat_interleave(tuning.group_size, dim=1)).float()
         group = reward.view(len(worlds), -1, tuning.group_size)
         advantage = ((group - group.mean(dim=-1, keepdim=True)) / (group.std(dim=-1, keepdim=True) + 1e-4)).flatten(1)
@@ -305,13 +309,13 @@ def _preferred(worlds, tuning: Tuning, rngs, before):
         liked = [answers for answers, _ in drawn]
         if tuning.preferred == "mode":
             liked = list(answer_masses(before, worlds, names).argmax(axis=2))
-        chosen = stacked([w.answer_ids(a, form) for w, a, (_, form) in zip(worlds, liked, drawn, strict=True)])
+        chosen = _said(worlds, names, liked, [forms for _, forms in drawn])
         ids = _prompts(worlds, names)
-        rejected, _, _ = draw(before, ids, LONGEST, rngs)
+        rejected, _, _ = draw(before, ids, world.longest, rngs)
         found = answer_classes(world, rejected)
         pair = (found.ne(stacked(liked)) & found.ge(0)).float()
         both, twice = torch.cat([chosen, rejected], dim=1), torch.cat([ids, ids], dim=1)
-        logits = stack.logits(torch.cat([twice, both[..., :-1]], dim=2), LONGEST)
+        logits = stack.logits(torch.cat([twice, both[..., :-1]], dim=2), world.longest)
         with torch.no_grad():
             reference, mask = response_logprobs(before, twice, both)
         logprobs = _of_tokens(logits, both)

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+from calib_utils.data import known_names, load_questions
+from calib_utils.data.world import answers
+from calib_utils.data.world.answers import AnswerWorld
+from calib_utils.data.world.lookups import STYLES, LookupWorld, check_same
+from calib_utils.data.world.vocabulary import WorldError, check_words
 from calib_utils.prompts import build_prompts, reference_completion
-from calib_utils.types import Response
-from calib_utils.world.answers import AnswerWorld
-from calib_utils.world.lookups import STYLES, LookupWorld, check_same
-from calib_utils.world.vocabulary import WorldError, check_words
+from calib_utils.types import SPLITS, Response
+from calib_utils.world import house
 
 
 @pytest.mark.parametrize(
@@ -20,6 +23,7 @@ from calib_utils.world.vocabulary import WorldError, check_words
         ({"ambiguity": 0.0}, "ambiguity is 0.0; it must be a positive number"),
         ({"ambiguity": float("inf")}, "ambiguity is inf"),
         ({"shift": 1.5}, "shift is 1.5; it must lie between 0"),
+        ({"style": "cot"}, "style is 'cot'; names are answered in one of"),
     ],
 )
 def test_impossible_worlds_of_answers_name_the_value(wrong, message):
@@ -33,7 +37,7 @@ def test_impossible_worlds_of_answers_name_the_value(wrong, message):
         ({"n_numbers": 1}, "n_numbers is 1; a world of look-ups has 2 to 10"),
         ({"n_tables": 0}, "n_tables is 0"),
         ({"longest": 0}, "longest is 0"),
-        ({"noise": 1.0}, r"noise is 1.0; it must lie in \[0, 1\)"),
+        ({"slips": 1.0}, r"slips is 1.0; it must lie in \[0, 1\)"),
     ],
 )
 def test_impossible_worlds_of_look_ups_name_the_value(wrong, message):
@@ -67,17 +71,26 @@ def test_forms_that_coincide_are_refused():
         check_words(["dark red"])
 
 
-def test_token_ids_are_what_the_tokenizer_gives():
-    world = AnswerWorld(n_answers=4, n_forms=5)
+@pytest.mark.parametrize("style", answers.STYLES)
+def test_token_ids_are_what_the_tokenizer_gives(style):
+    world = AnswerWorld(n_answers=4, n_forms=5, style=style)
     tokenizer, names = world.tokenizer(), world.names("train", 6)
-    for question, ids in zip(world.questions("train", 6), world.prompt_ids(names), strict=True):
+    questions = world.questions("train", 6)
+    for question, ids in zip(questions, world.prompt_ids(names), strict=True):
         (prompt,) = build_prompts([question], [])
         assert tokenizer(prompt.own).input_ids == ids.tolist()
+    openings = _openings(world, questions[0].text) or [""]
     for a, answer in enumerate(world.answers):
-        for f, text in enumerate(world.forms(answer)):
-            (ids,) = world.answer_ids(np.array([a]), np.array([f]))
-            assert [*tokenizer(text).input_ids, 0, 0][:3] == ids.tolist() and ids[-1] == 0
+        texts = [opening + form for opening in openings for form in world.forms(answer)]
+        assert len(texts) == world.form_probabilities(names).shape[1]
+        for f, text in enumerate(texts):
+            (ids,) = world.answer_ids(names[:1], np.array([a]), np.array([f]))
+            assert [*tokenizer(text).input_ids, 0, 0][: world.longest] == ids.tolist() and ids[-1] == 0
             assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    if style == "sentence":
+        right = world.answers.index(questions[0].answer)
+        reference = world.answer_ids(names[:1], np.array([right]), np.array([0]))
+        assert tokenizer.decode(reference[0], skip_special_tokens=True) == questions[0].statement
 
 
 def test_token_ids_of_look_ups_are_what_the_tokenizer_gives():
@@ -98,11 +111,14 @@ def test_the_answer_is_what_the_tables_lead_to():
         for table in problem[1:]:
             at = world.tables[table, at]
         assert question.answer == str(at) and len(question.chain) == 2
-        assert world.collapse("cot")(Response(reference_completion(question, "cot")), question) == question.answer
+        assert (
+            house.collapse(world, "cot")(Response(reference_completion(question, "cot")), question) == question.answer
+        )
 
 
-def test_a_long_draw_has_the_posterior_and_the_forms_of_the_world():
-    world = AnswerWorld(n_answers=5, n_forms=4, seed=3)
+@pytest.mark.parametrize("style", answers.STYLES)
+def test_a_long_draw_has_the_posterior_and_the_forms_of_the_world(style):
+    world = AnswerWorld(n_answers=5, n_forms=4, seed=3, style=style)
     for name in world.names("test", 3)[:, None]:
         drawn = world.draw(name.repeat(40_000, axis=0), np.random.default_rng(0))
         for found, p in zip(drawn, (world.posterior(name)[0], world.form_probabilities(name)[0]), strict=True):
@@ -110,13 +126,41 @@ def test_a_long_draw_has_the_posterior_and_the_forms_of_the_world():
 
 
 def test_every_form_of_an_answer_is_one_class_and_no_other_text_is():
-    world = AnswerWorld()
+    world = AnswerWorld(style="sentence")
     (question,) = world.questions("test", 1)
-    collapse = world.collapse()
+    collapse = house.collapse(world)
     for answer in world.answers:
-        assert {collapse(Response(text), question) for text in world.forms(answer)} == {answer}
+        texts = [
+            f"{opening}{form}" for form in world.forms(answer) for opening in ("", *_openings(world, question.text))
+        ]
+        assert {collapse(Response(text), question) for text in texts} == {answer}
     assert collapse(Response("maybe"), question) not in world.answers
     assert collapse(Response("maybe red blue"), question) == "red"
+
+
+def test_styles_differ_in_words_and_not_in_what_is_true():
+    short, long = AnswerWorld(), AnswerWorld(style="sentence")
+    names = short.names("test", 50)
+    assert (short.posterior(names) == long.posterior(names)).all() and (long.names("test", 50) == names).all()
+    p = long.form_probabilities(names).reshape(50, len(long.verbs), -1)
+    np.testing.assert_allclose(p.sum(axis=1), short.form_probabilities(names))
+    assert long.words[: len(short.words)] == short.words
+
+
+def test_the_world_is_a_row_of_the_table_of_data_sets():
+    world = AnswerWorld()
+    parts = {split: load_questions("world", split) for split in SPLITS}
+    assert [len(parts[split]) for split in SPLITS] == [len(world.names(split)) for split in SPLITS]
+    assert len({question.text for part in parts.values() for question in part}) == 20**3
+    assert known_names("world") == world.known_names()
+    picked = load_questions("world", "test", 30, seed=1)
+    assert len(picked) == 30 and all(len(q.choices) == 4 and q.answer in q.choices for q in picked)
+    shares = np.mean([q.answer == world.answers[0] for q in parts["train"]])
+    assert abs(shares - world.posterior(world.names("train"))[:, 0].mean()) < 0.03
+
+
+def _openings(world, name):
+    return [f"{name} {verb} " for verb in world.verbs]
 
 
 def test_what_is_asked_is_never_read_and_shift_turns_the_truth():
@@ -133,8 +177,8 @@ def test_what_is_asked_is_never_read_and_shift_turns_the_truth():
     assert sure > 0.98 and unsure < 0.14
 
 
-def test_noise_slips_as_often_as_it_says():
-    world = LookupWorld(noise=0.25)
+def test_steps_slip_as_often_as_the_world_says():
+    world = LookupWorld(slips=0.25)
     problems = np.repeat(world.pick(1, "train", 1), 40_000, axis=0)
     steps = world.steps(problems, np.random.default_rng(0))
     assert abs((steps != world.steps(problems)).mean() - 0.25) < 0.01

@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from calib_utils import metrics
-from calib_utils.world import mechanism
-from calib_utils.world.answers import AnswerWorld
+from calib_utils import metrics, plots, semantics
+from calib_utils.data import known_names, load_questions
+from calib_utils.data.world.answers import AnswerWorld
+from calib_utils.types import Completion, Record
+from calib_utils.world import mechanism, pictures
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,17 @@ def test_a_tilted_predictor_has_the_gap_of_the_closed_form(truth, t):
     assert mechanism.loss_gap(tilted, truth).value == pytest.approx(expected, rel=2e-3)
     assert mechanism.loss_gap(tilted, truth, "binned").value == pytest.approx(expected, rel=0.05)
     np.testing.assert_allclose(mechanism.best_tilt(tilted, truth), -t, atol=0.02)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.99, 0.9999, 1.0])
+@pytest.mark.parametrize("form", mechanism.FORMS)
+def test_a_model_that_is_always_sure_has_the_gap_of_its_mistakes(confidence, form):
+    """Near 1 the loss hardly bends: the fit has to find its minimum all the same."""
+    right, sure = np.tile([1.0, 0.0], 200), min(confidence, 0.995)
+    found = mechanism.loss_gap(np.full(400, confidence), right, form, resolution=0.005)
+    expected = 0.5 * np.log(0.5 / sure) + 0.5 * np.log(0.5 / (1 - sure))
+    assert found.value == pytest.approx(expected, rel=0.03)
+    assert mechanism.error_bound(found.value) >= confidence - 0.5
 
 
 @pytest.mark.parametrize("t", [-2.0, -0.7, 0.2, 0.9, 2.5])
@@ -98,3 +111,39 @@ def test_scores_that_notebooks_leave_are_read_by_condition(tmp_path, truth):
         mechanism.read_scores(tmp_path)
     with pytest.raises(ValueError, match="there are no tables of scores"):
         mechanism.measure({})
+
+
+def test_scores_of_a_small_run_of_the_notebooks_make_a_picture(tmp_path):
+    """Written as notebooks 01 to 03 do; a condition of fewer questions than a gap needs is an error that says so."""
+    questions, rng = load_questions("facts", "test", 60), np.random.default_rng(0)
+
+    def asked(n, share):
+        found = []
+        for question in questions[:n]:
+            right = rng.binomial(10, share)
+            said = {question.answer: right, "something else": 10 - right}
+            drawn = tuple(Completion(text, (i,), c, -1.0, True) for i, (text, c) in enumerate(said.items()) if c)
+            found.append(Record(question, drawn, (), {}, question.id))
+        return semantics.score(found, semantics.Semantic(known_names("facts")))
+
+    scores = {
+        "base": [asked(60, 0.5)],
+        "DPO": [asked(60, 0.3), asked(60, 0.3)],
+        "base, no examples": [asked(17, 0.5)],
+    }
+    stacked = metrics.stack({name: pd.concat(tables) for name, tables in scores.items()}, "model")
+    columns = ["model", "question_id", "entity", "confidence", "correct"]
+    plots.save_numbers(stacked[columns], tmp_path / "02_scores.csv")
+    found = mechanism.read_scores(tmp_path)
+    assert {name: len(table) for name, table in found.items()} == {
+        "02 base": 60,
+        "02 DPO": 120,
+        "02 base, no examples": 17,
+    }
+    with pytest.raises(ValueError, match="at least 20 questions, 10 in each half; got 17"):
+        mechanism.measure(found, n_boot=20)
+    large = {name: table for name, table in found.items() if len(table) >= mechanism.LEAST}
+    table = mechanism.measure(large, n_boot=20).set_index("condition")
+    assert table.loc["02 DPO", "signed"] > 0.2 and set(table["notebook"]) == {"02"}
+    figure = pictures.gap_against_error(table.reset_index(), "notebook", "conditions", "condition")
+    assert {text.get_text() for text in figure.axes[0].texts} == set(large)

@@ -9,13 +9,16 @@ import torch
 from transformers import LlamaForCausalLM
 
 from calib_utils import metrics, models, plots, records, semantics
+from calib_utils.data import known_names, load_questions
+from calib_utils.data.world.answers import STYLES as STYLES_OF_ANSWERS
+from calib_utils.data.world.answers import AnswerWorld
+from calib_utils.data.world.lookups import STYLES, LookupWorld
+from calib_utils.data.world.vocabulary import WorldError
 from calib_utils.errors import TrainingError
-from calib_utils.prompts import build_prompts
+from calib_utils.prompts import build_prompts, sampling_config
 from calib_utils.sampling import option_logprobs
 from calib_utils.types import SamplingConfig
-from calib_utils.world import exact
-from calib_utils.world.answers import LONGEST, AnswerWorld
-from calib_utils.world.lookups import STYLES, LookupWorld
+from calib_utils.world import exact, house
 from calib_utils.world.stack import Stack
 from calib_utils.world.training import Reading, Tuning, draw, read_answers, read_lookups, tune
 
@@ -84,6 +87,48 @@ def test_class_masses_are_the_sum_over_all_texts():
     assert (found[1, 0] <= expected + 1e-6).all() and (found.sum(-1) > 0.9).all()
 
 
+def test_masses_of_sentences_are_the_sum_over_verbs_and_leading_words():
+    worlds = [AnswerWorld(2, 3, n_syllables=4, seed=seed, style="sentence") for seed in (0, 1)]
+    stack = read_answers(worlds, Reading(60, 32, width=32))[60]
+    names = [world.names("test", 5) for world in worlds]
+    found = exact.answer_masses(stack, worlds, names)
+    model, world, name = stack.model(1), worlds[1], names[1][:1]
+    for a in range(2):
+        total = 0.0
+        for verb, led in product(range(len(world.verbs)), (0, 1)):  # form 1 has the word before the answer
+            text = world.answer_ids(name, np.array([a]), np.array([verb * world.n_forms + led]))[:, : 5 + led]
+            ids = torch.from_numpy(np.concatenate([world.prompt_ids(name), text], axis=1))
+            logprobs = model(input_ids=ids).logits[0].log_softmax(-1)
+            total += np.exp(sum(logprobs[4 + i, t].item() for i, t in enumerate(text[0])))
+        assert found[1, 0, a] == pytest.approx(total, rel=1e-4)
+    with pytest.raises(WorldError, match="use a world with style 'concise'"):
+        exact.option_masses(stack, worlds, names, [np.zeros((5, 2), dtype=int)] * 2)
+
+
+@pytest.mark.parametrize("style", STYLES_OF_ANSWERS)
+def test_the_data_set_is_asked_sampled_and_scored_like_any_other(style, tmp_path):
+    """`load_questions("world")`, a model of that world that has read for seconds, and nothing else of the world."""
+    world = AnswerWorld(style=style)
+    stack = read_answers([world], Reading(200, 128))[200]
+    lm = models.load(str(stack.save(0, world.tokenizer(), tmp_path / "model")), dtype="float32")
+    questions = load_questions("world", "test", 40, seed=2)
+    prompts = build_prompts(questions, [], style)
+    drawn = records.collect(lm, questions, prompts, sampling_config(style, 300), tmp_path, "world")
+    collapse = semantics.Semantic(known_names("world"), sentences=style == "sentence")
+    scores = semantics.score(drawn, collapse)
+    asked = {question.id: i for i, question in enumerate(world.questions("test"))}
+    names = world.names("test")[[asked[question.id] for question in questions]]
+    masses = exact.answer_masses(stack, [world], [names])[0]
+    order = [world.answers.index(name) for name in scores["prediction"]]
+    mass, beyond = masses[np.arange(40), order], 1 - masses.sum(axis=1)
+    assert beyond.mean() < 0.15
+    noise = 4.5 * np.sqrt(mass * (1 - mass) / 300)
+    assert ((scores["confidence"] > mass - noise) & (scores["confidence"] < mass + noise + beyond)).all()
+    assert scores["correct"].mean() > 0.25
+    error = metrics.evaluate(scores["confidence"], scores["correct"], n_boot=20)
+    plots.reliability_diagram(metrics.reliability_curve(scores["confidence"], scores["correct"], 20), error)
+
+
 def test_masses_of_look_ups_are_the_sum_over_all_chains():
     worlds = [LookupWorld(n_numbers=3, n_tables=2, longest=3, seed=seed) for seed in (0, 1)]
     stack = read_lookups(worlds, Reading(5, 16, width=32, layers=2))[5]
@@ -118,7 +163,7 @@ def test_enumeration_the_projects_sampler_and_the_true_posterior_agree(tmp_path)
     shares = np.zeros_like(masses)
     for i, record in enumerate(drawn):
         for name, share in semantics.class_distribution(
-            record.question, record.completions, world.collapse()
+            record.question, record.completions, house.collapse(world)
         ).items():
             if name in order:
                 shares[i, order[name]] = share
@@ -126,19 +171,19 @@ def test_enumeration_the_projects_sampler_and_the_true_posterior_agree(tmp_path)
     assert (np.abs(shares - masses) < 4.5 * noise + 0.01).all()
     truth = world.posterior(names[0])
     assert np.abs(masses - truth).sum(axis=1).mean() / 2 < 0.08
-    scores = semantics.score(drawn, world.collapse())
+    scores = semantics.score(drawn, house.collapse(world))
     curve = metrics.reliability_curve(scores["confidence"], scores["correct"], 20)
     plots.reliability_diagram(curve, metrics.evaluate(scores["confidence"], scores["correct"], n_boot=20))
     options = np.array([[order[choice] for choice in q.choices] for q in questions])
-    house = option_logprobs(lm, prompts, [[f" {c}" for c in q.choices] for q in questions], "</s>")
+    sampled = option_logprobs(lm, prompts, [[f" {c}" for c in q.choices] for q in questions], "</s>")
     own = exact.option_masses(stack, worlds, names, [options, options])[0]
-    np.testing.assert_allclose(np.stack(house), own, atol=1e-4)
+    np.testing.assert_allclose(np.stack(sampled), own, atol=1e-4)
 
 
 def test_own_draws_have_the_probabilities_of_the_model():
     worlds, stack = read()
     ids = exact.stacked([world.prompt_ids(world.names("test", 1)).repeat(20_000, axis=0) for world in worlds])
-    tokens, logprobs, top = draw(stack, ids, LONGEST, [np.random.default_rng(i) for i in range(2)])
+    tokens, logprobs, top = draw(stack, ids, worlds[0].longest, [np.random.default_rng(i) for i in range(2)])
     p = stack.logits(ids[:, :1], 1)[:, 0, 0].softmax(-1)
     for at in range(2):
         shares = torch.bincount(tokens[at, :, 0], minlength=p.shape[1]) / 20_000

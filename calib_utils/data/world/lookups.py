@@ -1,7 +1,7 @@
 """Look-ups: a world of chains, questions that take k table look-ups, answered at once or step by step.
 
 A question names a number and k tables, "3 f c a now" or "3 f c a stepwise". Each table maps every number to another;
-the answer is table_k(... table_1(number)). Every step is easy, and the answer at once is a composition. `noise` is
+the answer is table_k(... table_1(number)). Every step is easy, and the answer at once is a composition. `slips` is
 how often a step of the text that is read slips to another number, after which the chain goes on from there.
 """
 
@@ -14,9 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from calib_utils.data.splits import SHARES
-from calib_utils.semantics import Chain, number
-from calib_utils.types import SPLITS, Collapse, Question
-from calib_utils.world.vocabulary import (
+from calib_utils.data.world.vocabulary import (
     ANSWER,
     END,
     QUESTION,
@@ -26,6 +24,7 @@ from calib_utils.world.vocabulary import (
     build_tokenizer,
     check_words,
 )
+from calib_utils.types import SPLITS, Question
 
 RELATION = "table look-ups"
 STYLES = {"concise": "now", "cot": "stepwise"}  # the answer style of `prompts.STYLES`, and the word that asks for it
@@ -42,7 +41,7 @@ class LookupWorld:
     n_numbers : numbers there are, 2 to 10.
     n_tables : tables, 1 to 26, permutations of the numbers.
     longest : largest k, at least 1.
-    noise : probability in [0, 1) that a step of the text that is read slips.
+    slips : probability in [0, 1) that a step of the text that is read slips.
     seed : of the tables and the split.
 
     Raises WorldError for a world that cannot exist.
@@ -51,7 +50,7 @@ class LookupWorld:
     n_numbers: int = 6
     n_tables: int = 6
     longest: int = 3
-    noise: float = 0.0
+    slips: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -62,8 +61,8 @@ class LookupWorld:
         ):
             if not least <= value <= most:
                 raise WorldError(f"{name} is {value}; a world of look-ups has {least} to {most}")
-        if not 0 <= self.noise < 1:
-            raise WorldError(f"noise is {self.noise}; it must lie in [0, 1)")
+        if not 0 <= self.slips < 1:
+            raise WorldError(f"slips is {self.slips}; it must lie in [0, 1)")
         check_words([word.removesuffix(".") + "x" * word.endswith(".") for word in self.words])
 
     @property
@@ -93,6 +92,12 @@ class LookupWorld:
         if not 1 <= k <= self.longest:
             raise WorldError(f"k is {k}; questions of this world take 1 to {self.longest} look-ups")
 
+    @staticmethod
+    def check_style(style: str) -> None:
+        """Raise WorldError for a style that look-ups are not answered in."""
+        if style not in STYLES:
+            raise WorldError(f"style is {style!r}; look-ups are answered in one of {sorted(STYLES)}")
+
     def problems(self, k: int, split: str) -> np.ndarray:
         """(n, 1 + k) number and tables of all problems of a split.
 
@@ -113,15 +118,15 @@ class LookupWorld:
         at, found = problems[:, 0], []
         for table in problems[:, 1:].T:
             at = self.tables[table, at]
-            if rng is not None and self.noise:
-                slips = rng.random(len(at)) < self.noise
-                at = np.where(slips, (at + rng.integers(1, self.n_numbers, len(at))) % self.n_numbers, at)
+            if rng is not None and self.slips:
+                slipped = rng.random(len(at)) < self.slips
+                at = np.where(slipped, (at + rng.integers(1, self.n_numbers, len(at))) % self.n_numbers, at)
             found.append(at)
         return np.stack(found, axis=1)
 
     def prompt_ids(self, problems: np.ndarray, style: str) -> np.ndarray:
         """(n, k + 4) token ids of the questions, the same as the tokenizer gives."""
-        _check_style(style)
+        self.check_style(style)
         first = np.full((len(problems), 1), SPECIAL.index(QUESTION))
         asked = self.first_step + self.n_numbers + self.n_tables + list(STYLES).index(style)
         tables = self.first_step + self.n_numbers + problems[:, 1:]
@@ -134,7 +139,7 @@ class LookupWorld:
         """Token ids of answers with END: (n, 2) at once; (n, k + 2) by a chain, all steps but the last, and then
         "The answer is" the last one.
         """
-        _check_style(style)
+        self.check_style(style)
         end = np.full((len(steps), 1), SPECIAL.index(END))
         if style == "concise":
             return np.concatenate([self.first_number + steps[:, -1:], end], axis=1)
@@ -146,14 +151,9 @@ class LookupWorld:
         """The tokenizer of this world."""
         return build_tokenizer(self.words)
 
-    def collapse(self, style: str) -> Collapse:
-        """B: the number that is answered, at the end of the chain if there is one."""
-        _check_style(style)
-        return number if style == "concise" else Chain(number)
-
     def questions(self, k: int, split: str, n: int, style: str, seed: int = 0) -> list[Question]:
         """`n` different questions of k look-ups; WorldError for more than the split has."""
-        _check_style(style)
+        self.check_style(style)
         found = []
         for problem in self.pick(k, split, n, seed):
             steps = self.steps(problem[None])[0]
@@ -170,11 +170,6 @@ class LookupWorld:
         if not 1 <= n <= len(found):
             raise WorldError(f"{n} questions of {k} look-ups are asked for; split {split!r} has {len(found)}")
         return found[np.random.default_rng([seed, 7]).permutation(len(found))[:n]]
-
-
-def _check_style(style: str) -> None:
-    if style not in STYLES:
-        raise WorldError(f"style is {style!r}; look-ups are answered in one of {sorted(STYLES)}")
 
 
 def check_same(worlds: Sequence) -> None:

@@ -6,7 +6,8 @@ put into words:
     P(a | name) = softmax_a((u[s1, a] + v[s2, a]) / ambiguity),   u, v ~ N(0, 1.6^2)
     P(form | name) = softmax_f(w[s3, f]),                         w ~ N(0, 1)
 
-so that one answer has several surface forms, and the first token is not the meaning.
+so that one answer has several surface forms, and the first token is not the meaning. In style ``"sentence"`` an
+answer says the name again, then a verb that also depends on the third syllable, and then the same form.
 """
 
 from __future__ import annotations
@@ -18,9 +19,7 @@ import numpy as np
 
 from calib_utils.data.names import names_of
 from calib_utils.data.splits import SHARES
-from calib_utils.semantics import Semantic
-from calib_utils.types import SPLITS, Question
-from calib_utils.world.vocabulary import (
+from calib_utils.data.world.vocabulary import (
     ANSWER,
     END,
     QUESTION,
@@ -30,6 +29,7 @@ from calib_utils.world.vocabulary import (
     build_tokenizer,
     check_words,
 )
+from calib_utils.types import SPLITS, Question
 
 RELATION = "colour of a name"
 COLOURS = tuple(
@@ -37,8 +37,10 @@ COLOURS = tuple(
 )
 BEFORE = ("maybe", "surely", "simply", "mostly")
 AFTER = ("indeed", "again", "today", "here")
-LONGEST = 3  # tokens of an answer with the one that ends it
-PROMPT = 5  # tokens of a question
+VERBS = ("is", "looks", "seems")
+STYLES = ("concise", "sentence")
+_LONGEST = 3  # tokens of a short answer with the one that ends it
+_OPENING = 4  # tokens of a sentence before its short answer
 _EVIDENCE = 1.6
 
 
@@ -54,6 +56,7 @@ class AnswerWorld:
     shift : distribution shift in [0, 1]: how far the meaning of the second syllable has turned away.
     n_syllables : different syllables at each of the three places.
     seed : of u, v, w and of what they are turned to.
+    style : how answers are given: ``"concise"``, one of the forms, or ``"sentence"``, that form after name and verb.
 
     Raises WorldError for a world that cannot exist.
     """
@@ -64,6 +67,7 @@ class AnswerWorld:
     shift: float = 0.0
     n_syllables: int = 20
     seed: int = 0
+    style: str = "concise"
 
     def __post_init__(self) -> None:
         most = 1 + len(BEFORE) + len(AFTER)
@@ -78,12 +82,14 @@ class AnswerWorld:
             raise WorldError(f"ambiguity is {self.ambiguity}; it must be a positive number")
         if not 0 <= self.shift <= 1:
             raise WorldError(f"shift is {self.shift}; it must lie between 0 (none) and 1")
+        if self.style not in STYLES:
+            raise WorldError(f"style is {self.style!r}; names are answered in one of {STYLES}")
         check_words(self.words)
 
     @property
     def words(self) -> tuple[str, ...]:
         """All words but the special ones, in the order of their token ids."""
-        return (*SYLLABLES[: 3 * self.n_syllables], *self.answers, *self.before, *self.after)
+        return (*SYLLABLES[: 3 * self.n_syllables], *self.answers, *self.before, *self.after, *self.verbs)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -99,6 +105,16 @@ class AnswerWorld:
     def after(self) -> tuple[str, ...]:
         """Words that stand after an answer in one of its forms."""
         return AFTER[: (self.n_forms - 1) // 2]
+
+    @property
+    def verbs(self) -> tuple[str, ...]:
+        """Words between the name and the form of an answer in a sentence; none in short answers."""
+        return VERBS if self.style == "sentence" else ()
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest answer with the one that ends it."""
+        return _LONGEST + (_OPENING if self.verbs else 0)
 
     def forms(self, answer: str) -> tuple[str, ...]:
         """The surface forms of an answer: bare, with a word before it, with a word after it."""
@@ -117,8 +133,15 @@ class AnswerWorld:
         return _softmax((first[names[:, 0]] + second[names[:, 1]]) / self.ambiguity)
 
     def form_probabilities(self, names: np.ndarray) -> np.ndarray:
-        """(n, forms) true probabilities of the surface forms, the same for every answer."""
-        return _softmax(self._evidence[2][names[:, 2]])
+        """(n, forms) true probabilities of the surface forms, the same for every answer.
+
+        Sentences have verbs * forms of them, those of the first verb first.
+        """
+        p = _softmax(self._evidence[2][names[:, 2]])
+        if not self.verbs:
+            return p
+        said = np.random.default_rng([self.seed, 8]).normal(0, 1, (self.n_syllables, len(self.verbs)))
+        return (_softmax(said[names[:, 2]])[:, :, None] * p[:, None]).reshape(len(p), -1)
 
     @cached_property
     def _splits(self) -> dict[str, np.ndarray]:
@@ -148,15 +171,21 @@ class AnswerWorld:
         edge = np.full((len(names), 1), SPECIAL.index(QUESTION))
         return np.concatenate([edge, self.first_syllable + names, np.full_like(edge, SPECIAL.index(ANSWER))], axis=1)
 
-    def answer_ids(self, answers: np.ndarray, forms: np.ndarray) -> np.ndarray:
-        """(n, LONGEST) token ids of answers in their forms, filled up with END."""
+    def answer_ids(self, names: np.ndarray, answers: np.ndarray, forms: np.ndarray) -> np.ndarray:
+        """(n, longest) token ids of answers in their forms, filled up with END."""
+        verbs, forms = forms // self.n_forms, forms % self.n_forms
         word, at = self.first_answer + answers, np.clip(forms - 1, 0, None)
         end = np.full_like(word, SPECIAL.index(END))
         bare = np.stack([word, end, end], axis=1)
         led = np.stack([self.first_before + at, word, end], axis=1)
         followed = np.stack([word, self.first_before + at, end], axis=1)
         leads = (forms > 0) & (forms <= len(self.before))
-        return np.where(leads[:, None], led, np.where((forms == 0)[:, None], bare, followed))
+        short = np.where(leads[:, None], led, np.where((forms == 0)[:, None], bare, followed))
+        return np.concatenate([self.opening_ids(names, verbs), short], axis=1) if self.verbs else short
+
+    def opening_ids(self, names: np.ndarray, verbs: np.ndarray) -> np.ndarray:
+        """(n, 4) token ids of what a sentence says before the form: the name and a verb."""
+        return np.concatenate([self.first_syllable + names, self.first_verb + verbs[:, None]], axis=1)
 
     @property
     def first_syllable(self) -> np.ndarray:
@@ -173,17 +202,23 @@ class AnswerWorld:
         """Token id of the first word that stands before an answer; the others and those after it follow."""
         return self.first_answer + self.n_answers
 
+    @property
+    def first_verb(self) -> int:
+        """Token id of the first verb; the others follow."""
+        return self.first_before + len(self.before) + len(self.after)
+
     def tokenizer(self):
         """The tokenizer of this world."""
         return build_tokenizer(self.words)
 
-    def collapse(self) -> Semantic:
-        """B: the first answer that a text names, in whatever form."""
-        every = [self._question("", np.zeros(3, int), a, "train", None) for a in range(self.n_answers)]
-        return Semantic(names_of(every), sentences=True)
+    def known_names(self) -> dict[str, dict[str, str]]:
+        """Every form of every answer -> its class, as `data.known_names` gives them."""
+        return names_of(self._question("", np.zeros(3, int), a, "train", None) for a in range(self.n_answers))
 
-    def questions(self, split: str, n: int, seed: int = 0, n_choices: int = 4) -> list[Question]:
+    def questions(self, split: str, n: int | None = None, seed: int = 0, n_choices: int = 4) -> list[Question]:
         """`n` questions about different names, each with an answer drawn from the truth and wrong options beside it.
+
+        Without `n` all names of the split are asked about.
 
         Raises WorldError for more names than the split has, or an impossible number of options.
         """
@@ -207,7 +242,7 @@ class AnswerWorld:
             bare,
             RELATION,
             split,
-            f"{text} {bare}",
+            f"{text} {VERBS[0]} {bare}",
             tuple(others),
             choices,
         )
