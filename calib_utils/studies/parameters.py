@@ -6,7 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from calib_utils.config import FolderConfig
+from calib_utils import data
+from calib_utils.studies.asking import Asking
+from calib_utils.studies.lineage import Lineage
+from calib_utils.studies.measuring import Measuring
+from calib_utils.studies.outputs import Outputs
+from calib_utils.types import Question
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -18,13 +23,13 @@ Side = Literal["z", "1-z", "off"]
 Form = Literal["l1", "l2", "bce"]
 
 
-class ClaimsStudy(FolderConfig):
+class ClaimsStudy(Outputs):
     """Parameters of notebook 08, which reads what the others wrote."""
 
     NOTEBOOK: ClassVar[str] = "08_claims"
 
 
-class AskingConfig(FolderConfig):
+class AskingConfig(Asking, Measuring, Outputs):
     """Parameters of every notebook that asks models questions."""
 
     chat: bool = False
@@ -70,7 +75,7 @@ class SamplingStudy(RunConfig):
         return self
 
 
-class PreferenceStudy(RunConfig):
+class PreferenceStudy(Lineage, RunConfig):
     """Parameters that notebooks 02 and 04 share: SFT and DPO of one lineage, its settings chosen on dev.
 
     `held_out` names relations that no stage is trained on. `n_used` test questions are left out: earlier runs
@@ -151,6 +156,18 @@ class CattoStudy(PreferenceStudy):
     cft_lr: LearningRate = 2e-4
     candidates: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 8, 16, 32]
 
+    def places(self) -> dict[str, list[Question]]:
+        """As every lineage's, and under "task" questions of one step of another task, if there is one."""
+        if not self.task:
+            return super().places()
+        tasks = [question for question in data.load_questions(self.task, "test") if len(question.chain) == 1]
+        return {**super().places(), "task": data.sample_evenly(tasks, self.n_task, self.seed)}
+
+    @property
+    def about(self) -> dict[str, str]:
+        """As every notebook's, with the seeds of the SFT models that training starts from."""
+        return {**super().about, "seeds": f"{super().about['seeds']} (SFT {' '.join(map(str, self.sft_seeds))})"}
+
     @property
     def choices(self) -> dict:
         """The settings of `CATTOConfig` by name."""
@@ -196,6 +213,29 @@ class RepairStudy(PreferenceStudy):
     cft_lr: LearningRate = 2e-4
     rcft_weight: Annotated[float, Field(gt=0)] = 1.0
     estimate_steps: Count = 0
+
+    def pool(self, split: str) -> list[Question]:
+        """As every lineage's, of the questions that have options."""
+        return [question for question in super().pool(split) if question.choices]
+
+    def outside(self) -> list[Question]:
+        """As every lineage's, of the questions that have options."""
+        return [question for question in super().outside() if question.choices]
+
+    def places(self) -> dict[str, list[Question]]:
+        """As every lineage's, and under "tuned" the training questions of CFT and RCFT."""
+        tuned = self.train_questions()[self.first : self.first + self.cft_questions]
+        return {**super().places(), "tuned": tuned}
+
+    @property
+    def first(self) -> int:
+        """Where their window of the training questions begins: after those of the lineage's stages."""
+        return 0 if self.aligned else self.sft_questions + self.dpo_questions
+
+    @property
+    def about(self) -> dict[str, str]:
+        """As every notebook's; the model is the one that is repaired."""
+        return {**super().about, "model": self.aligned or self.model}
 
     @model_validator(mode="after")
     def _reported_strength_of_cft_is_trained(self):
@@ -272,7 +312,7 @@ class LifecycleStudy(AskingConfig):
         return self
 
 
-class WorldStudy(FolderConfig):
+class WorldStudy(Measuring, Outputs):
     """Parameters of notebook 07: the exact world, what is trained in it and how strongly, and what is measured."""
 
     NOTEBOOK: ClassVar[str] = "07_mechanism"
@@ -325,6 +365,11 @@ class WorldStudy(FolderConfig):
     seed: int = 0
     n_boot: Positive = 1000
 
+    @property
+    def about(self) -> dict[str, str]:
+        """As every notebook's; the models are named by their width."""
+        return {**super().about, "model": f"width {self.width}", "dataset": "world"}
+
     @model_validator(mode="after")
     def _what_is_reported_is_kept(self):
         _check_reported(self.strengths, self.tune_steps)
@@ -334,7 +379,7 @@ class WorldStudy(FolderConfig):
         return self
 
 
-STUDIES: dict[str, type[FolderConfig]] = {  # what declares the parameters of a notebook
+STUDIES: dict[str, type[Outputs]] = {  # what declares the parameters of a notebook
     study.NOTEBOOK: study
     for study in (
         SamplingStudy,
