@@ -15,6 +15,8 @@ from calib_utils.plots.panels import histogram_panels as histogram_panels
 from calib_utils.plots.panels import legend_below as legend_below
 from calib_utils.plots.panels import line_panels as line_panels
 from calib_utils.plots.panels import metric_panels as metric_panels
+from calib_utils.plots.panels import regime_panels as regime_panels
 from calib_utils.plots.panels import reliability_grid as reliability_grid
+from calib_utils.plots.panels import surrogate_panels as surrogate_panels
 from calib_utils.plots.saving import save as save
 from calib_utils.plots.saving import save_numbers as save_numbers

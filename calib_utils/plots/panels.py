@@ -53,6 +53,7 @@ def metric_panels(
     height: float | None = None,
     columns: int = 2,
     title: str | None = None,
+    counted: bool = True,
 ):
     """A panel for every metric with a row per value of `label`: values with 95 % intervals (`intervals`).
 
@@ -62,7 +63,8 @@ def metric_panels(
     metrics : metric -> label of its axis, in the order of the panels. Signed ones get a line at 0.
     order : the rows, from top to bottom, by default as in the table.
     groups : values of the column `group` -> their names in a legend below (of so many `columns`, with a `title`):
-        several values in a row, one colour each. The n of each is in its name, if that has a place `{n}`.
+        several values in a row, one colour each.
+    counted : whether the number of questions stands behind the name of each group.
     """
     order = list(dict.fromkeys(table[label])) if order is None else list(order)
     height = 0.4 * len(order) + (1.6 if groups else 1.2) if height is None else height
@@ -72,7 +74,7 @@ def metric_panels(
         for i, (value, legend) in enumerate((groups or {"": None}).items()):
             part = (rows[rows[group] == value] if groups else rows).set_index(label).loc[order].reset_index()
             shown = part.assign(n="") if groups else part
-            said = legend and legend.format(n=part["n"].iloc[0])
+            said = f"{legend} (n = {part['n'].iloc[0]})" if groups and counted else legend
             diagrams.intervals(shown, label, name, ax, f"C{i}", _offset(i, len(groups or "1")), said)
         if metric in _SIGNED:
             ax.axvline(0, color="0.6", linewidth=1, linestyle="--", zorder=1)
@@ -126,6 +128,48 @@ def histogram_panels(table: pd.DataFrame, xlabel: str, width: float = 3.6, heigh
     figure, axes = diagrams.panels(len(names), width=width, height=height, sharey=True)
     for ax, name in zip(axes, names, strict=True):
         diagrams.confidence_histogram(table[table[table.columns[0]] == name], name, xlabel, ax)
+    return figure
+
+
+def surrogate_panels(table: pd.DataFrame):
+    """CATTO's target against confidence, a panel for every s (`CattoStudy.surrogate_targets`)."""
+    sizes = list(dict.fromkeys(table["s"]))
+    figure, axes = diagrams.panels(len(sizes), width=4.2, height=4.0, sharey=True)
+    for ax, s in zip(axes, sizes, strict=True):
+        part = table[table["s"] == s]
+        for kind, line in part.groupby("token", sort=False):
+            ax.plot(line["confidence"], line["target"], label=f"the token is the {kind}")
+        c = line["confidence"]
+        ax.plot(c, c, color="0.6", linewidth=1, linestyle="--", label="confidence")
+        ax.set(xlabel="confidence c", ylabel="target z", title=f"s = {s:g}", ylim=(-0.02, 1.02))
+        ax.label_outer()
+    legend_below(figure, axes[0], 3)
+    return figure
+
+
+def regime_panels(path: pd.DataFrame, bounds: pd.DataFrame, critical: float):
+    """ECE on tuned and on test questions against the accuracy on the tuned ones, with the bounds of the regimes.
+
+    `path` has a row for every method and number of steps (`RepairStudy.path`), `bounds` both bounds by accuracy
+    (`studies.regimes.bounds`).
+    """
+    figure, axes = diagrams.panels(2, width=5.0, sharey=True)
+    for ax, (place, where) in zip(axes, {"tuned": "tuned questions", "in": "test questions"}.items(), strict=True):
+        for i, (method, part) in enumerate(path.groupby("method", sort=False)):
+            x, value = part["accuracy_tuned"], part[f"ece_{place}_value"]
+            errors = value - part[f"ece_{place}_low"], part[f"ece_{place}_high"] - value
+            ax.errorbar(x, value, errors, fmt="o-", color=f"C{i}", capsize=2, label=method)
+            for steps, *at in zip(part["steps"], x, value, strict=True):
+                ax.annotate(f"{steps}", at, (4, 5), textcoords="offset points")
+            diagrams.floor_of(ax, x, part[f"ece_{place}_floor"], f"C{i}")
+        if place == "tuned":  # a bound by the accuracy on the same questions
+            ax.plot(bounds["accuracy"], bounds["certain"], color="0.5", label="certain of everything")
+        named = {"linestyle": "--", "label": "lower bound of the larger"}
+        ax.plot(bounds["accuracy"], bounds["lower"], color="0.5", **named)
+        ax.axvline(critical, color="0.5", linestyle=":", label="critical accuracy (SFT)")
+        title = f"{where}, n = {path[f'ece_{place}_n'].iloc[0]}"
+        ax.set(xlabel="accuracy on the tuned questions", ylabel="ECE", title=title)
+    axes[0].legend()
     return figure
 
 

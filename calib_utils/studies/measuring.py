@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from calib_utils.types import Estimate
 
 if TYPE_CHECKING:
@@ -50,6 +52,12 @@ class Measuring:
         from calib_utils import metrics
 
         return metrics.mean_over_seeds(tables, column, self.n_boot, self.seed)
+
+    def classwise(self, probabilities, labels: Sequence[int]) -> Estimate:
+        """`metrics.evaluate_classwise`: the ECE of every option's probability in ten bins, (n, K) and n labels."""
+        from calib_utils import metrics
+
+        return metrics.evaluate_classwise(np.array(probabilities), np.array(labels), 10, self.n_boot, self.seed)
 
     def reliability(
         self, tables: Mapping[str, pd.DataFrame], by: str = "model"

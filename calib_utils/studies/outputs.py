@@ -11,6 +11,8 @@ from calib_utils.types import Estimate
 if TYPE_CHECKING:
     import pandas as pd
 
+    Told = tuple[pd.DataFrame, str | list[str], Mapping[str, str]]
+
 # Plots and claims are imported where they are used: parameters are checked before a run, which needs neither.
 
 
@@ -80,14 +82,28 @@ class Outputs(FolderConfig):
             given = {condition.name: given for condition in conditions[:1]} or {"": given}
         return claims.claim_row(name, estimate, given, **{**self.about, **about})
 
+    def has_claim(self, name: str) -> bool:
+        """Whether there is a claim, and so a rule, of this name."""
+        from calib_utils import claims
+
+        return name in claims.CLAIMS
+
     def record(self, rows: Sequence[Mapping]) -> pd.DataFrame:
         """Put claim rows into `claims.csv` and `claims.md`; returns what a notebook shows of them."""
         from calib_utils import claims
 
         return claims.record_claims(list(rows), self.figures_dir)[claims.SHOWN]
 
-    def findings(self, rows: Sequence[Mapping], *told: tuple[pd.DataFrame, str | list[str], Mapping[str, str]]):
-        """The verdicts of claim rows in sentences, and the order of the models by each quantity, as Markdown.
+    def findings(self, rows: Sequence[Mapping], *told: Told):
+        """The verdicts of claim rows in sentences, and then `orders`, as Markdown."""
+        from IPython.display import Markdown
+
+        from calib_utils.claims import findings
+
+        return Markdown("\n".join([findings.summary(rows), self.orders(*told).data]))
+
+    def orders(self, *told: Told):
+        """In which order the rows of tables stand by each quantity, as Markdown.
 
         Each of `told` is a table in long form, the column that names its rows, and metric -> quantity.
         """
@@ -95,5 +111,4 @@ class Outputs(FolderConfig):
 
         from calib_utils.claims import findings
 
-        lines = [findings.orderings(table, label, quantities) for table, label, quantities in told]
-        return Markdown("\n".join([findings.summary(rows), *lines]))
+        return Markdown("\n".join(findings.orderings(table, label, names) for table, label, names in told))

@@ -8,9 +8,11 @@ from pydantic import Field, model_validator
 
 from calib_utils import data
 from calib_utils.studies.asking import Asking
+from calib_utils.studies.catto import CattoMethods
 from calib_utils.studies.lineage import Lineage
 from calib_utils.studies.measuring import Measuring
 from calib_utils.studies.outputs import Outputs
+from calib_utils.studies.repair import Repair
 from calib_utils.types import Question
 
 Positive = Annotated[int, Field(ge=1)]
@@ -128,7 +130,7 @@ class LineageStudy(PreferenceStudy):
         return self
 
 
-class CattoStudy(PreferenceStudy):
+class CattoStudy(CattoMethods, PreferenceStudy):
     """Parameters of notebook 04: CATTO's choices, the methods beside it, and what is asked out-of-distribution."""
 
     NOTEBOOK: ClassVar[str] = "04_catto"
@@ -197,7 +199,7 @@ class CattoStudy(PreferenceStudy):
         return self
 
 
-class RepairStudy(PreferenceStudy):
+class RepairStudy(Repair, PreferenceStudy):
     """Parameters of notebook 05: the aligned model to repair, and how it is fine-tuned."""
 
     NOTEBOOK: ClassVar[str] = "05_calibration_aware"
