@@ -72,3 +72,8 @@ class Repair:
                     row |= {f"ece_{place}_{name}": value for name, value in ece.items()}
                 rows.append(row)
         return pd.DataFrame(rows)
+
+    @staticmethod
+    def bounds(least: float, critical: float) -> pd.DataFrame:
+        """Both bounds of the ECE along the accuracy on tuned questions, from `least` to 1 (`regimes.bounds`)."""
+        return regimes.bounds(least, critical)
