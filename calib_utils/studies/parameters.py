@@ -12,6 +12,7 @@ from calib_utils.studies.catto import CattoMethods
 from calib_utils.studies.lineage import Lineage
 from calib_utils.studies.measuring import Measuring
 from calib_utils.studies.outputs import Outputs
+from calib_utils.studies.overview import Overview
 from calib_utils.studies.repair import Repair
 from calib_utils.types import Question
 
@@ -25,7 +26,7 @@ Side = Literal["z", "1-z", "off"]
 Form = Literal["l1", "l2", "bce"]
 
 
-class ClaimsStudy(Outputs):
+class ClaimsStudy(Overview, Outputs):
     """Parameters of notebook 08, which reads what the others wrote."""
 
     NOTEBOOK: ClassVar[str] = "08_claims"

@@ -1,4 +1,4 @@
-"""Panels: figures of several axes from one table each, as the notebooks repeat them. No computing."""
+"""Figures: figures of several axes from one table each, as the notebooks repeat them. No computing."""
 
 from __future__ import annotations
 
