@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+import pandas as pd
+
+from calib_utils import claims
+from calib_utils.claims import findings
 from calib_utils.config import FolderConfig
 from calib_utils.types import Estimate
 
-if TYPE_CHECKING:
-    import pandas as pd
+Told = tuple[pd.DataFrame, str | list[str], Mapping[str, str]]
 
-    Told = tuple[pd.DataFrame, str | list[str], Mapping[str, str]]
-
-# Plots and claims are imported where they are used: parameters are checked before a run, which needs neither.
+# Plots and metrics are imported where they are used: parameters are checked before a run, which needs neither.
 
 
 class Outputs(FolderConfig):
@@ -38,8 +38,6 @@ class Outputs(FolderConfig):
 
     def save_scores(self, tables: Mapping[str, pd.DataFrame | Sequence[pd.DataFrame]], by: str = "model") -> None:
         """Write confidence and correctness of every question as `NN_scores.csv`, which notebook 07 reads."""
-        import pandas as pd
-
         from calib_utils import metrics
 
         every = {key: found if isinstance(found, pd.DataFrame) else pd.concat(found) for key, found in tables.items()}
@@ -51,8 +49,6 @@ class Outputs(FolderConfig):
 
         `chosen`: return the chosen rows alone. Raises ValueError for a notebook without such a table.
         """
-        from calib_utils.claims import findings
-
         rows = findings.search(self.number)
         self.save_table(rows, "search")
         return (rows[rows["chosen"]] if chosen else rows).dropna(axis=1, how="all")
@@ -75,8 +71,6 @@ class Outputs(FolderConfig):
 
         Raises as `claims.claim_row`, so also for a condition that is missing, and for one that the claim has not.
         """
-        from calib_utils import claims
-
         if given is not None and not isinstance(given, Mapping):
             conditions = claims.CLAIMS[name].conditions if name in claims.CLAIMS else ()
             given = {condition.name: given for condition in conditions[:1]} or {"": given}
@@ -84,21 +78,15 @@ class Outputs(FolderConfig):
 
     def has_claim(self, name: str) -> bool:
         """Whether there is a claim, and so a rule, of this name."""
-        from calib_utils import claims
-
         return name in claims.CLAIMS
 
     def record(self, rows: Sequence[Mapping]) -> pd.DataFrame:
         """Put claim rows into `claims.csv` and `claims.md`; returns what a notebook shows of them."""
-        from calib_utils import claims
-
         return claims.record_claims(list(rows), self.figures_dir)[claims.SHOWN]
 
     def findings(self, rows: Sequence[Mapping], *told: Told):
         """The verdicts of claim rows in sentences, and then `orders`, as Markdown."""
         from IPython.display import Markdown
-
-        from calib_utils.claims import findings
 
         return Markdown("\n".join([findings.summary(rows), self.orders(*told).data]))
 
@@ -108,7 +96,5 @@ class Outputs(FolderConfig):
         Each of `told` is a table in long form, the column that names its rows, and metric -> quantity.
         """
         from IPython.display import Markdown
-
-        from calib_utils.claims import findings
 
         return Markdown("\n".join(findings.orderings(table, label, names) for table, label, names in told))

@@ -35,7 +35,7 @@ class Report(Study):
         )
 
     @cached_property
-    def measured(self) -> pd.DataFrame:
+    def by_seed(self) -> pd.DataFrame:
         """`MEASURES` of every condition and training seed (`study.per_seed` of `answers`)."""
         return per_seed(self.answers(), _BY)
 
@@ -46,13 +46,13 @@ class Report(Study):
 
     def lines(self, panel: str, measures: Sequence[str], xlabel: str, log: bool = False):
         """Measures of a panel along its strength: means over seeds, a line per condition."""
-        means = over_seeds(self.measured, _BY, _MEANT)
+        means = over_seeds(self.by_seed, _BY, _MEANT)
         part = means[means["panel"] == panel]
         return pictures.line_panels(part, "strength", "condition", self.labels(measures), xlabel, log=log), part
 
     def rows(self, panel: str, measures: Sequence[str], references: Sequence[str]):
         """Measures of a panel, a row per condition; lines at the first condition that begins as each reference."""
-        part = over_seeds(self.measured[self.measured["panel"] == panel], ["condition"], measures)
+        part = over_seeds(self.by_seed[self.by_seed["panel"] == panel], ["condition"], measures)
         named = [next(name for name in part["condition"] if name.startswith(begun)) for begun in references]
         return pictures.interval_panels(part, "condition", self.labels(measures), named), part
 
@@ -75,7 +75,7 @@ class Report(Study):
 
     def theorem(self):
         """Error against loss gap of every condition and of the tilted exact predictor."""
-        found = along(self.measured, self.tilted)
+        found = along(self.by_seed, self.tilted)
         return pictures.gap_against_error(found, "group", f"means over {len(self.seeds)} seeds"), found
 
     @cached_property
@@ -127,7 +127,7 @@ class Report(Study):
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """All tables that statements are about, by name."""
-        own = {"answers": self.measured, "tilts": self.tilted, **self.graded, "growth": self.growth()}
+        own = {"answers": self.by_seed, "tilts": self.tilted, **self.graded, "growth": self.growth()}
         return {**own, "learnability": self.learnability(), "selection": self.selection()}
 
     def estimates(self) -> dict[str, Estimate]:
