@@ -384,7 +384,7 @@ def test_the_lifecycle_is_decided_on_the_papers_three_tasks():
 def cells_of_claims():
     for path in runner.find_notebooks():
         for cell in nbformat.read(path, 4).cells:
-            if cell.cell_type == "code" and "claims.claim_row(" in cell.source:
+            if cell.cell_type == "code" and re.search(r"claims\.claim_row\(|run\.claim\(", cell.source):
                 yield f"{path.stem}, {cell.id}", cell.source
 
 
@@ -402,7 +402,7 @@ def test_notebooks_hand_over_estimates_and_hold_no_threshold():
 
 
 def _is_row(node):
-    return getattr(node.func, "attr", "") == "claim_row" and isinstance(node.args[0], ast.Constant)
+    return getattr(node.func, "attr", "") in ("claim_row", "claim") and isinstance(node.args[0], ast.Constant)
 
 
 def test_claims_load_no_torch():

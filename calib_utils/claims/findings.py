@@ -122,6 +122,11 @@ def ordering(table: pd.DataFrame, label: str | list[str], quantity: str) -> str:
     return line + (f"; between them {'; '.join(between)}" if between else "")
 
 
+def orderings(table: pd.DataFrame, label: str | list[str], quantities: Mapping[str, str]) -> str:
+    """`ordering` of several metrics of a table in long form, a line each: metric -> what its values are."""
+    return "\n".join(ordering(table[table["metric"] == metric], label, name) for metric, name in quantities.items())
+
+
 def search(notebook: str) -> pd.DataFrame:
     """What was tried on the default model before the settings of a notebook (`"02"`) were fixed: one row per setting.
 

@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from calib_utils.world.vocabulary import ANSWER, QUESTION, SPECIAL, SYLLABLES, build_tokenizer
+from calib_utils.data.world.vocabulary import ANSWER, QUESTION, SPECIAL, SYLLABLES, build_tokenizer
 
 ROW = 32  # tokens of a row of text
 RELATIONS = ("home", "job", "friend")
@@ -98,7 +98,7 @@ class FactWorld:
         return {word: at for at, word in enumerate((*SPECIAL, *self.words))}
 
     def tokenizer(self):
-        """One token per word (`calib_utils.world.vocabulary.build_tokenizer`)."""
+        """One token per word (`calib_utils.data.world.vocabulary.build_tokenizer`)."""
         return build_tokenizer(self.words)
 
     def group(self, name: str) -> np.ndarray:

@@ -12,5 +12,12 @@ from calib_utils.plots.diagrams import lines as lines
 from calib_utils.plots.diagrams import panels as panels
 from calib_utils.plots.diagrams import reliability_diagram as reliability_diagram
 from calib_utils.plots.diagrams import use_style as use_style
+from calib_utils.plots.figures import histogram_panels as histogram_panels
+from calib_utils.plots.figures import legend_below as legend_below
+from calib_utils.plots.figures import line_panels as line_panels
+from calib_utils.plots.figures import metric_panels as metric_panels
+from calib_utils.plots.figures import regime_panels as regime_panels
+from calib_utils.plots.figures import reliability_grid as reliability_grid
+from calib_utils.plots.figures import surrogate_panels as surrogate_panels
 from calib_utils.plots.saving import save as save
 from calib_utils.plots.saving import save_numbers as save_numbers

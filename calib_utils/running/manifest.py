@@ -13,12 +13,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from calib_utils import home, storage
 from calib_utils.data import natural_questions
 from calib_utils.errors import ConfigError
 from calib_utils.home import ROOT
 
 _DISTRIBUTION = "calib-utils"
+_SHOWN = "profile started commit dirty device threads seconds_anew peak_gib".split()  # in the overview of all runs
 _MAXRSS = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsewhere, in GiB
 
 
@@ -129,6 +132,13 @@ def read(path: Path) -> dict | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
+
+
+def table(folder: Path, without: str = "") -> pd.DataFrame:
+    """What made the figures in a folder: a row for every notebook's manifest there, but that of `without`."""
+    found = [read(path) for path in sorted(Path(folder).glob("[0-9][0-9]_manifest.json"))]
+    rows = {made["notebook"]: made for made in found if made and made["notebook"] != without}
+    return pd.DataFrame(rows).T.reindex(columns=_SHOWN)
 
 
 def sha256(path: Path) -> str | None:

@@ -9,11 +9,19 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from calib_utils import data, models
-from calib_utils.config import FolderConfig, check_names
+from calib_utils.config import check_names
 from calib_utils.data.world.answers import AnswerWorld
 from calib_utils.data.world.lookups import LookupWorld
 from calib_utils.errors import ModelError
 from calib_utils.home import ROOT
+from calib_utils.studies.asking import Asking
+from calib_utils.studies.catto import CattoMethods
+from calib_utils.studies.lineage import Lineage
+from calib_utils.studies.measuring import Measuring
+from calib_utils.studies.outputs import Outputs
+from calib_utils.studies.overview import Overview
+from calib_utils.studies.repair import Repair
+from calib_utils.types import Question
 
 
 def _data_set(name: str, needs: str = "", optional: bool = False) -> str:
@@ -65,13 +73,13 @@ Side = Literal["z", "1-z", "off"]
 Form = Literal["l1", "l2", "bce"]
 
 
-class ClaimsStudy(FolderConfig):
+class ClaimsStudy(Overview, Outputs):
     """Parameters of notebook 08, which reads what the others wrote."""
 
     NOTEBOOK: ClassVar[str] = "08_claims"
 
 
-class AskingConfig(FolderConfig):
+class AskingConfig(Asking, Measuring, Outputs):
     """Parameters of every notebook that asks models questions."""
 
     chat: bool = False
@@ -126,7 +134,7 @@ class SamplingStudy(RunConfig):
         return self
 
 
-class PreferenceStudy(RunConfig):
+class PreferenceStudy(Lineage, RunConfig):
     """Parameters that notebooks 02 and 04 share: SFT and DPO of one lineage, its settings chosen on dev.
 
     `held_out` names relations that no stage is trained on. `n_used` test questions are left out: earlier runs
@@ -187,7 +195,7 @@ class LineageStudy(PreferenceStudy):
         return self
 
 
-class CattoStudy(PreferenceStudy):
+class CattoStudy(CattoMethods, PreferenceStudy):
     """Parameters of notebook 04: CATTO's choices, the methods beside it, and what is asked out-of-distribution."""
 
     NOTEBOOK: ClassVar[str] = "04_catto"
@@ -214,6 +222,18 @@ class CattoStudy(PreferenceStudy):
     bce_weight: Weight = 0.03
     cft_lr: LearningRate = 2e-4
     candidates: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 8, 16, 32]
+
+    def places(self) -> dict[str, list[Question]]:
+        """As every lineage's, and under "task" questions of one step of another task, if there is one."""
+        if not self.task:
+            return super().places()
+        tasks = [question for question in data.load_questions(self.task, "test") if len(question.chain) == 1]
+        return {**super().places(), "task": data.sample_evenly(tasks, self.n_task, self.seed)}
+
+    @property
+    def about(self) -> dict[str, str]:
+        """As every notebook's, with the seeds of the SFT models that training starts from."""
+        return {**super().about, "seeds": f"{super().about['seeds']} (SFT {' '.join(map(str, self.sft_seeds))})"}
 
     @property
     def choices(self) -> dict:
@@ -244,7 +264,7 @@ class CattoStudy(PreferenceStudy):
         return self
 
 
-class RepairStudy(PreferenceStudy):
+class RepairStudy(Repair, PreferenceStudy):
     """Parameters of notebook 05: the aligned model to repair, and how it is fine-tuned."""
 
     NOTEBOOK: ClassVar[str] = "05_calibration_aware"
@@ -261,6 +281,29 @@ class RepairStudy(PreferenceStudy):
     cft_lr: LearningRate = 2e-4
     rcft_weight: Annotated[float, Field(gt=0)] = 1.0
     estimate_steps: Count = 0
+
+    def pool(self, split: str) -> list[Question]:
+        """As every lineage's, of the questions that have options."""
+        return [question for question in super().pool(split) if question.choices]
+
+    def outside(self) -> list[Question]:
+        """As every lineage's, of the questions that have options."""
+        return [question for question in super().outside() if question.choices]
+
+    def places(self) -> dict[str, list[Question]]:
+        """As every lineage's, and under "tuned" the training questions of CFT and RCFT."""
+        tuned = self.train_questions()[self.first : self.first + self.cft_questions]
+        return {**super().places(), "tuned": tuned}
+
+    @property
+    def first(self) -> int:
+        """Where their window of the training questions begins: after those of the lineage's stages."""
+        return 0 if self.aligned else self.sft_questions + self.dpo_questions
+
+    @property
+    def about(self) -> dict[str, str]:
+        """As every notebook's; the model is the one that is repaired."""
+        return {**super().about, "model": self.aligned or self.model}
 
     @model_validator(mode="after")
     def _reported_strength_of_cft_is_trained(self):
@@ -349,7 +392,7 @@ class LifecycleStudy(AskingConfig):
         return self
 
 
-class WorldStudy(FolderConfig):
+class WorldStudy(Measuring, Outputs):
     """Parameters of notebook 07: the exact world, what is trained in it and how strongly, and what is measured.
 
     What a world may be is said by the world itself: `answer_world` and `lookup_world` make one.
@@ -405,6 +448,11 @@ class WorldStudy(FolderConfig):
     seed: int = 0
     n_boot: Positive = 1000
 
+    @property
+    def about(self) -> dict[str, str]:
+        """As every notebook's; the models are named by their width."""
+        return {**super().about, "model": f"width {self.width}", "dataset": "world"}
+
     @model_validator(mode="after")
     def _what_is_reported_is_kept(self):
         _check_reported(self.strengths, self.tune_steps)
@@ -432,7 +480,7 @@ class WorldStudy(FolderConfig):
         return LookupWorld(self.n_numbers, self.n_tables, self.longest, self.slips, seed)
 
 
-STUDIES: dict[str, type[FolderConfig]] = {  # what declares the parameters of a notebook
+STUDIES: dict[str, type[Outputs]] = {  # what declares the parameters of a notebook
     study.NOTEBOOK: study
     for study in (
         SamplingStudy,

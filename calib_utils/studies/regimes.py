@@ -25,6 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 
 def lower_bound(accuracy, critical: float):
@@ -90,6 +91,12 @@ def regime(accuracy: float, critical: float) -> Regime:
     """
     bound = float(lower_bound(accuracy, critical))
     return Regime(bound == 0, bound, "CFT" if bound == 0 else "RCFT")
+
+
+def bounds(least: float, critical: float, n: int = 101) -> pd.DataFrame:
+    """Both bounds along the accuracy on tuned labels, from `least` to 1; columns accuracy, certain, lower."""
+    a = np.linspace(least, 1, n)
+    return pd.DataFrame({"accuracy": a, "certain": upper_bound(a), "lower": lower_bound(a, critical)})
 
 
 def _checked(name: str, value):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+
+from calib_utils.semantics import class_distribution, right_class
+from calib_utils.types import Collapse, Question, Record
 
 _RANGE = (0.05, 20.0)
 _LEAST = 1e-6  # probability that a loss of certainty is cut at
@@ -69,3 +73,46 @@ def fit_temperature(distributions: Sequence[np.ndarray], labels: Sequence[int | 
         return float(-np.log(np.maximum(likelihood, _LEAST)).mean())
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(_RANGE), method="bounded").x))
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What temperature scaling acts on: per question a distribution, and which of its classes is the true one.
+
+    Attributes
+    ----------
+    distributions : one array of class or option probabilities per question, up to a factor.
+    labels : position of the true class in each; None where it is not among the classes.
+    """
+
+    distributions: Sequence[np.ndarray]
+    labels: Sequence[int | None]
+
+    @classmethod
+    def of_answers(cls, records: Sequence[Record], collapse: Collapse) -> Shares:
+        """Of the classes of freely drawn answers: their frequencies among the draws."""
+        found = [class_distribution(record.question, record.completions, collapse) for record in records]
+        right = [right_class(record.question, collapse, record.reference_ids) for record in records]
+        labels = [
+            [*shares].index(name) if name in shares else None for shares, name in zip(found, right, strict=True)
+        ]
+        return cls([np.array([*shares.values()]) for shares in found], labels)
+
+    @classmethod
+    def of_options(cls, questions: Sequence[Question], logprobs: Sequence[np.ndarray]) -> Shares:
+        """Of the options of multiple choice: `logprobs` are log p(option | prompt), one array per question."""
+        labels = [question.choices.index(question.answer) for question in questions]
+        return cls([np.exp(values - values.max()) for values in logprobs], labels)
+
+    def fit(self) -> float:
+        """The temperature that these questions ask for (`fit_temperature`)."""
+        return fit_temperature(self.distributions, self.labels)
+
+    def scaled(self, temperature: float) -> np.ndarray:
+        """The confidence in the top class of every question at a temperature (`scaled_confidence`)."""
+        return scaled_confidence(self.distributions, temperature)
+
+    def at(self, temperature: float) -> Shares:
+        """The distributions themselves at a temperature: p_k^(1/T) / sum_j p_j^(1/T)."""
+        raised = [p ** (1 / temperature) for p in self.distributions]
+        return Shares([p / p.sum() for p in raised], self.labels)

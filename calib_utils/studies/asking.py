@@ -1,0 +1,79 @@
+"""Asking: models and questions as a notebook's parameters name them, and answers drawn or found in its records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from calib_utils import data, prompts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from calib_utils.models import LanguageModel
+    from calib_utils.types import Prompt, Question, Record
+
+# Models and the collecting of records are imported where they are used, and torch with them.
+
+
+class Asking:
+    """For the parameters of a notebook that asks models (`parameters.AskingConfig`)."""
+
+    def load_model(self, name: str = "", adapter: str | None = None, backend: str = "transformers") -> LanguageModel:
+        """A model by its name, folder or hub id (`models.load`), by default the notebook's own."""
+        from calib_utils import models
+
+        return models.load(name or self.model, self.dtype, self.device, adapter, backend)
+
+    def load_questions(self, split: str, n: int | None = None, dataset: str = "") -> list[Question]:
+        """Questions of one split of the notebook's data set, or of another one (`data.load_questions`)."""
+        path = self.data_path or None if dataset in ("", self.dataset) else None
+        return data.load_questions(dataset or self.dataset, split, n, self.seed, path)
+
+    def names(self, questions: Sequence[Question] | None = None) -> dict[str, dict[str, str]]:
+        """Every name by which the data set's answers are known (`data.known_names`), for `semantics.Semantic`."""
+        return data.known_names(self.dataset, questions)
+
+    def draw(
+        self,
+        lm: LanguageModel,
+        questions: Sequence[Question],
+        shots: Sequence[Question] = (),
+        style: str = "concise",
+        label: str = "",
+        chat: bool | None = None,
+        given: Sequence[Prompt] | None = None,
+        n_samples: int | None = None,
+        **settings,
+    ) -> list[Record]:
+        """One record per question: M answers drawn at temperature 1, or found in the records (`records.collect`).
+
+        Parameters
+        ----------
+        shots : worked examples in front of every question.
+        style : how to answer, a key of `prompts.STYLES`; `label` names the records, by default as the style.
+        chat : whether to ask in the tokenizer's chat template, by default as the parameters say.
+        given : prompts to use in place of those that questions, shots and style make.
+        n_samples, settings : changes of `SamplingConfig`: M, temperature, max_new_tokens, seed.
+        """
+        from calib_utils import records
+
+        template = lm.tokenizer if (self.chat if chat is None else chat) else None
+        asked = prompts.build_prompts(questions, shots, style, template) if given is None else given
+        config = replace(prompts.sampling_config(style, n_samples or self.n_samples, self.seed), **settings)
+        return records.collect(lm, questions, asked, config, self.records_dir, label or style, max_rows=self.max_rows)
+
+    def option_logprobs(
+        self, lm: LanguageModel, questions: Sequence[Question], shots: Sequence[Question] = ()
+    ) -> list[np.ndarray]:
+        """log p(option | prompt) of every question's options, computed or found in the records.
+
+        An answer ends as the worked examples do, or where there are none with the token that ends a trained answer.
+        """
+        from calib_utils import records
+
+        asked = prompts.build_prompts(questions, shots, "concise", lm.tokenizer if self.chat else None)
+        options = [[f"{p.blank}{c}" for c in q.choices] for q, p in zip(questions, asked, strict=True)]
+        ending = prompts.ENDING if shots and not self.chat else lm.tokenizer.eos_token or prompts.ENDING
+        return records.collect_option_logprobs(lm, asked, options, self.records_dir, ending, self.max_rows)
