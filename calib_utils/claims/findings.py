@@ -56,6 +56,18 @@ def counts(rows: pd.DataFrame | Iterable[Mapping]) -> str:
     return "; ".join(told) + "."
 
 
+def outcome(rows: pd.DataFrame | Iterable[Mapping]) -> str:
+    """The `counts`, and after them the claims of each verdict, as Markdown: the short form of `summary`.
+
+    Raises ValueError if there are no rows.
+    """
+    rows = _records(rows)
+    verdicts = dict.fromkeys(map(_verdict, rows))
+    of = {verdict: [_text(row, "claim") for row in rows if _verdict(row) == verdict] for verdict in verdicts}
+    told = [f"*{verdict.capitalize()}*: {'; '.join(names)}." for verdict, names in of.items()]
+    return " ".join([counts(rows), *told])
+
+
 def _counted(rows: list[Mapping]) -> str:
     return ", ".join(f"{n} {verdict}" for verdict, n in Counter(map(_verdict, rows)).most_common())
 

@@ -24,6 +24,15 @@ class ClaimsStudy(FolderConfig):
     NOTEBOOK: ClassVar[str] = "08_claims"
 
 
+class QuickstartStudy(FolderConfig):
+    """Parameters of notebook 00, which reads shipped records: the stage to begin with, and a question of your own."""
+
+    NOTEBOOK: ClassVar[str] = "00_quickstart"
+
+    question: str = ""
+    model: str = "gemma-3-270m"
+
+
 class AskingConfig(FolderConfig):
     """Parameters of every notebook that asks models questions."""
 
@@ -337,6 +346,7 @@ class WorldStudy(FolderConfig):
 STUDIES: dict[str, type[FolderConfig]] = {  # what declares the parameters of a notebook
     study.NOTEBOOK: study
     for study in (
+        QuickstartStudy,
         SamplingStudy,
         LineageStudy,
         ChainStudy,
