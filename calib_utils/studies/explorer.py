@@ -20,6 +20,7 @@ from calib_utils.types import Collapse, Estimate, Question, Response
 
 ALL = "all"  # relations
 N_BOOT = 200  # simulated data sets of an interval: fewer than in notebooks, so that a change shows at once
+_ERRORS = ("smece", "ece_equal_width_10")
 _SOURCE = ("stage", "style", "dataset")
 
 
@@ -69,19 +70,21 @@ class Shown:
     Attributes
     ----------
     scores : question_id, entity, relation, confidence, correct: a row per question.
-    smece : smooth calibration error with interval, plug-in value and noise floor.
+    smece, ece : smooth and binned calibration error with interval, plug-in value and noise floor.
     accuracy, mean_confidence, gap : shares; gap is mean confidence minus accuracy.
-    curve : what a reliability diagram draws (`metrics.reliability_curve`).
+    curve, bins : what a smooth and a binned diagram draw (`metrics.reliability_curve`, `metrics.binned_curve`).
     question : the question whose classes are shown.
     classes : its classes, the most confident first: class, confidence, right (whether it is the reference's).
     """
 
     scores: pd.DataFrame
     smece: Estimate
+    ece: Estimate
     accuracy: float
     mean_confidence: float
     gap: float
     curve: pd.DataFrame
+    bins: pd.DataFrame
     question: Question
     classes: pd.DataFrame
 
@@ -105,12 +108,14 @@ class Explorer:
         Other temperatures follow from these. Raises ValueError if there are none.
         """
         rows = records[np.isclose(records["temperature"], 1.0) & records["style"].isin(list(STYLES))]
+        rows = rows.reset_index(drop=True)
         if rows.empty:
             raise ValueError("there are no records at temperature 1 to explore; give rows of records.shipped.read")
         self._rows = {
             key: part.drop_duplicates("question_id").reset_index(drop=True)
             for key, part in rows.assign(stage=stages(rows)).groupby(list(_SOURCE), sort=False)
         }
+        self._lineage = _lineage(rows)
         self._coded = lru_cache(maxsize=64)(self._code)
 
     def sources(self, **chosen: str) -> pd.DataFrame:
@@ -119,6 +124,10 @@ class Explorer:
         for name, value in chosen.items():
             table = table[table[name] == value]
         return table.reset_index(drop=True)
+
+    def lineage(self) -> list[str]:
+        """Stages of the base model's lineage, one per condition without details: most steps, first seed."""
+        return self._lineage
 
     def start(self, **given) -> Choice:
         """The first source with all its draws, or what is `given` of a choice.
@@ -178,11 +187,12 @@ class Explorer:
         )
         return Shown(
             scores,
-            metrics.evaluate(*pair, "smece", n_boot=N_BOOT, entities=scores["entity"]),
+            *(metrics.evaluate(*pair, name, N_BOOT, entities=scores["entity"]) for name in _ERRORS),
             float(pair[1].mean()),
             float(pair[0].mean()),
             float((pair[0] - pair[1]).mean()),
             metrics.reliability_curve(*pair, n_boot=N_BOOT),
+            metrics.binned_curve(*pair),
             question_of(rows.iloc[at]),
             classes,
         )
@@ -230,10 +240,9 @@ def stages(rows: pd.DataFrame) -> pd.Series:
     return names
 
 
-def lineage(rows: pd.DataFrame) -> list[str]:
-    """Stages of the base model's lineage, one per condition without details: most steps, first seed."""
-    model = rows.loc[rows["condition"] == "base", "model"].iloc[0]
-    plain = rows[(rows["model"] == model) & ~rows["condition"].str.contains(", ")]
+def _lineage(rows: pd.DataFrame) -> list[str]:
+    models = set(rows.loc[rows["condition"] == "base", "model"])
+    plain = rows[rows["model"].isin(models) & ~rows["condition"].str.contains(", ")]
     last = plain.sort_values(["step", "seed"], ascending=[False, True]).drop_duplicates("condition").index
     return stages(rows)[sorted(last)].tolist()
 

@@ -1,4 +1,4 @@
-"""The explorer: shares worked out by hand, options that follow from the records, one figure where nothing can slide."""
+"""The explorer: shares worked out by hand, options that follow from the records, a figure where nothing slides."""
 
 import time
 from dataclasses import replace
@@ -104,7 +104,7 @@ def test_only_answers_at_temperature_1_in_an_answer_style_are_offered():
 
 def test_stages_tell_seeds_apart_and_the_lineage_leaves_variants_out():
     assert list(SEEN.sources(style="concise")["stage"]) == ["base", "dpo, seed 3", "dpo, seed 4", "dpo, own wrong"]
-    assert explorer.lineage(ROWS) == ["base", "dpo, seed 3"]
+    assert SEEN.lineage() == ["base", "dpo, seed 3"]
 
 
 @pytest.mark.parametrize(
