@@ -84,10 +84,12 @@ def test_a_slider_moved_in_jupyterlab_changes_the_numbers_and_the_picture(lab, p
         slider.press("ArrowLeft")
     expect(panel.locator(".widget-readout").first).to_have_text("25")
     page.wait_for_function(CHANGED, arg=[numbers.element_handle(), before], timeout=WAIT)
-    assert picture.get_attribute("src") != drawn
+    expect(picture).not_to_have_attribute("src", drawn, timeout=WAIT)
     before, stages = numbers.inner_text(), panel.locator("select").first
     stages.select_option(label=stages.locator("option").last.inner_text())
     page.wait_for_function(CHANGED, arg=[numbers.element_handle(), before], timeout=WAIT)
+    page.wait_for_selector("#jp-main-statusbar >> text=| Idle")
+    page.wait_for_timeout(500)
     target = ROOT / "runs" / "site"
     target.mkdir(parents=True, exist_ok=True)
     panel.screenshot(path=target / "explorer.png")

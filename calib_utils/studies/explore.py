@@ -84,6 +84,7 @@ class Panel:
         wide = {"layout": widgets.Layout(width="310px"), "style": {"description_width": "95px"}}
         menus = ("stage", "style", "dataset", "relation", "collapse", "question")
         self.controls = {name: widgets.Dropdown(description=name, **wide) for name in menus}
+        self.controls["question"].layout.width = "628px"
         slide = {**wide, "continuous_update": False}
         self.controls["m"] = widgets.IntSlider(choice.m, 1, choice.m, description="draws M", **slide)
         self.controls["temperature"] = widgets.FloatSlider(
