@@ -38,7 +38,7 @@ def ask(question: str, model: str = models.DEFAULT_MODEL, n_samples: int = 50, s
         {
             "class": name,
             "confidence": sum(c.count for c in found) / n_samples,
-            "responses": ", ".join(repr(c.text.strip()) for c in found[:4]),
+            "responses": ", ".join(dict.fromkeys(repr(c.text.strip()) for c in found)),
         }
         for name, found in merged.items()
     ]
