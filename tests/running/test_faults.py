@@ -205,9 +205,7 @@ def test_a_clone_that_is_read_only_is_told_of_with_the_folder_and_the_remedy(tmp
 def test_a_disk_that_fills_up_is_told_of_with_the_file(what, tmp_path):
     for name in ("f", "o"):
         (tmp_path / name).mkdir()
-    room = (
-        ROOT / "figures" / "claims.csv"
-    ).stat().st_size // 1024 + 16  # the table fits, a figure or a copy does not
+    room = (ROOT / "figures" / "claims.csv").stat().st_size // 1024 + 16  # the table fits, no figure does
     full = f'mount -t tmpfs -o size={room}k tmpfs "$AT/{what}"; cp "$CLONE/figures/claims.csv" "$AT/f"; cd "$CLONE"; '
     done = in_a_namespace(full + RUN + '-p figures="$AT/f" --output "$AT/o"', tmp_path)
     assert "Traceback" not in done.stderr and "No space left on device; free space or choose another" in done.stderr

@@ -2,7 +2,7 @@
 
 import pytest
 
-from calib_utils.studies.asking import ask
+from calib_utils.studies.own_question import ask
 
 
 @pytest.mark.real_model
