@@ -24,15 +24,6 @@ class ClaimsStudy(FolderConfig):
     NOTEBOOK: ClassVar[str] = "08_claims"
 
 
-class QuickstartStudy(FolderConfig):
-    """Parameters of notebook 00, which reads shipped records: the stage to begin with, and a question of your own."""
-
-    NOTEBOOK: ClassVar[str] = "00_quickstart"
-
-    question: str = ""
-    model: str = "gemma-3-270m"
-
-
 class AskingConfig(FolderConfig):
     """Parameters of every notebook that asks models questions."""
 
@@ -341,6 +332,15 @@ class WorldStudy(FolderConfig):
             if not all(step < last for step in kept):
                 raise ValueError(f"the steps {kept} are kept of a reading of {last}; they must lie below it")
         return self
+
+
+class QuickstartStudy(FolderConfig):
+    """Parameters of notebook 00, which reads shipped records: the stage to begin with, and a question of your own."""
+
+    NOTEBOOK: ClassVar[str] = "00_quickstart"
+
+    question: str = ""
+    model: str = "gemma-3-270m"
 
 
 STUDIES: dict[str, type[FolderConfig]] = {  # what declares the parameters of a notebook
