@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from calib_utils import crossing, storage
-from calib_utils.data import DATASETS, entity
+from calib_utils.data import DATASETS, entity, known_names
 from calib_utils.errors import RecordError
 from calib_utils.home import ROOT
 from calib_utils.records.store import read_table
@@ -98,8 +98,7 @@ def read(notebook: str, folder: str | Path | None = None) -> pd.DataFrame:
     about = _parameters(figures / f"{number}_manifest.json")
     table["seed"], table["step"] = table["seed"].astype("Int64"), table["step"].astype("Int64")
     table["condition"] = _conditions(table, about.get("model"))
-    first = table["question_id"].str.split("/").str[0]
-    table["dataset"] = first.where(first.isin(list(DATASETS)), about.get("dataset", "world"))
+    table["dataset"] = _datasets(table, about.get("dataset", "world"))
     drawn = [_in_turns(*each) for each in zip(table["question_id"], table["counts"], strict=True)]
     table["draws"] = drawn
     table["logprobs"] = [values[at] for values, at in zip(table["logprobs"], drawn, strict=True)]
@@ -121,6 +120,16 @@ def _conditions(table: pd.DataFrame, base: str | None) -> pd.Series:
     plain = table["details"] == table["stage"].map(plainest)
     trained = table["stage"] + (", " + table["details"]).where(~plain, "")
     return trained.where(table["stage"] != "", table["model"].replace({base: "base"} if base else {}))
+
+
+def _datasets(table: pd.DataFrame, otherwise: str) -> list[str]:
+    """The data set that a question's id or group names, or whose relation its group is; a notebook asks several."""
+    facts = known_names("facts")
+    found = []
+    for prefix, group in zip(table["question_id"].str.split("/").str[0], table["group"], strict=True):
+        named = [name for name in (prefix, group) if name in DATASETS]
+        found.append(named[0] if named else "facts" if group in facts else otherwise)
+    return found
 
 
 def _in_turns(question_id: str, counts: np.ndarray) -> np.ndarray:

@@ -232,8 +232,13 @@ class Explorer:
 
 
 def stages(rows: pd.DataFrame) -> pd.Series:
-    """Names of the models: the condition, and of number of steps and training seed what tells them apart."""
+    """Names of the models: the condition, and what tells them apart of steps, training seed and worked examples.
+
+    The largest number of worked examples in front of the question is not named.
+    """
     names = rows["condition"]
+    most = rows.groupby("condition")["examples"].transform("max")
+    names = names.where(~(rows["examples"] < most), names + ", " + rows["examples"].map("{:.0f} examples".format))
     for column, word in (("step", "step"), ("seed", "seed")):
         several = rows.groupby("condition")[column].transform("nunique") > 1
         names = names.where(~several, names + f", {word} " + rows[column].astype(str))
@@ -243,7 +248,8 @@ def stages(rows: pd.DataFrame) -> pd.Series:
 def _lineage(rows: pd.DataFrame) -> list[str]:
     models = set(rows.loc[rows["condition"] == "base", "model"])
     plain = rows[rows["model"].isin(models) & ~rows["condition"].str.contains(", ")]
-    last = plain.sort_values(["step", "seed"], ascending=[False, True]).drop_duplicates("condition").index
+    order = ["examples", "step", "seed"]
+    last = plain.sort_values(order, ascending=[False, False, True]).drop_duplicates("condition").index
     return stages(rows)[sorted(last)].tolist()
 
 

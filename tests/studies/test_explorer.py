@@ -17,7 +17,13 @@ from calib_utils.types import Completion, Record
 
 def row(question_id, texts, draws, logprobs, gold=("Yerevan",), **about):
     same = {"condition": "base", "seed": None, "step": None, "style": "concise", "dataset": "facts", "model": "tiny"}
-    same |= {"temperature": 1.0, "question": f"Question {question_id}?", "entity": question_id, "group": "capital"}
+    same |= {
+        "examples": 10,
+        "temperature": 1.0,
+        "question": f"Question {question_id}?",
+        "entity": question_id,
+        "group": "capital",
+    }
     drawn = {"texts": list(texts), "draws": np.array(draws), "logprobs": np.log(logprobs)}
     return same | {"question_id": question_id, "gold": list(gold), **drawn} | about
 
@@ -27,6 +33,8 @@ ROWS = pd.DataFrame(
         row("a", ["Yerevan", " yerevan", "Baku"], [0, 2, 1, 0], [0.5, 0.2, 0.1, 0.5]),
         row("b", ["Baku", "Yerevan"], [0, 0, 0, 1], [0.6, 0.6, 0.6, 0.3]),
         row("c", ["peso", "euro"], [0, 1, 1, 0], [0.5, 0.4, 0.4, 0.5], ("euro",), group="currency"),
+        row("a", ["Baku"], [0] * 4, [0.9] * 4, examples=0),
+        row("a", ["Baku"], [0] * 4, [0.9] * 4, condition="dpo", seed=3, step=10),
         row("a", ["Baku"], [0] * 4, [0.9] * 4, condition="dpo", seed=3, step=20),
         row("a", ["Baku"], [0] * 4, [0.9] * 4, condition="dpo", seed=4, step=20),
         row("a", ["Baku"], [0] * 4, [0.9] * 4, condition="dpo, own wrong", seed=3, step=20),
@@ -34,7 +42,7 @@ ROWS = pd.DataFrame(
         row("a", ["Baku"], [0] * 4, [0.9] * 4, style="reference"),
         row("a", ["Baku"], [0] * 4, [0.9] * 4, temperature=0.6),
     ]
-).astype({"seed": "Int64", "step": "Int64"})
+).astype({name: "Int64" for name in ("seed", "step")})
 SEEN = explorer.Explorer(ROWS)
 START = SEEN.start(stage="base", style="concise")
 
@@ -102,9 +110,10 @@ def test_only_answers_at_temperature_1_in_an_answer_style_are_offered():
         explorer.Explorer(ROWS[ROWS["temperature"] != 1])
 
 
-def test_stages_tell_seeds_apart_and_the_lineage_leaves_variants_out():
-    assert list(SEEN.sources(style="concise")["stage"]) == ["base", "dpo, seed 3", "dpo, seed 4", "dpo, own wrong"]
-    assert SEEN.lineage() == ["base", "dpo, seed 3"]
+def test_stages_tell_models_apart_and_the_lineage_leaves_variants_out():
+    trained = ["dpo, step 10, seed 3", "dpo, step 20, seed 3", "dpo, step 20, seed 4", "dpo, own wrong"]
+    assert list(SEEN.sources(style="concise")["stage"]) == ["base", "base, 0 examples", *trained]
+    assert SEEN.lineage() == ["base", "dpo, step 20, seed 3"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +137,7 @@ def test_a_moved_slider_changes_numbers_and_picture():
     numbers, picture = panel.numbers.value, panel.image.value
     panel.controls["m"].value = 2
     assert panel.choice.m == 2 and panel.numbers.value != numbers and panel.image.value != picture
-    panel.controls["stage"].value = "dpo, seed 4"
+    panel.controls["stage"].value = "dpo, step 20, seed 4"
     assert panel.shown.accuracy == 0 and "<b>+1.000</b>" in panel.numbers.value
     panel.controls["stage"].value = "base"
     panel.set(relation="currency", m=4)
@@ -147,8 +156,8 @@ def test_the_static_form_is_the_picture_beside_the_widgets():
 def test_under_the_runner_and_without_widgets_it_is_one_figure(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setenv(STAGED, "somewhere")
-        figure = explore(ROWS, stage="dpo, seed 3")
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["dpo, seed 3, facts", "Question a?"]
+        figure = explore(ROWS, stage="dpo, step 20, seed 3")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["dpo, step 20, seed 3, facts", "Question a?"]
     monkeypatch.setitem(__import__("sys").modules, "ipywidgets", None)
     assert len(explore(ROWS).axes) == 2
 
