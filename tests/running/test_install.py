@@ -27,7 +27,7 @@ CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = {name: list(map(Requirement, lines)) for name, lines in PROJECT["optional-dependencies"].items()}
 DECLARED = {canonicalize_name(one.name): one for one in [*CORE, *(one for extra in EXTRAS.values() for one in extra)]}
 OF_CORE = {canonicalize_name(one.name) for one in CORE}
-DISTRIBUTION = {"yaml": "pyyaml"}  # where the name that is imported is another
+DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow"}  # where the name that is imported is another
 PINNED = ["requirements.txt", "requirements-vllm.txt", "requirements-no-deps.txt", "binder/requirements.txt"]
 
 
