@@ -51,7 +51,7 @@ def picture(shown: Shown, choice: Choice) -> Figure:
         figure = Figure(figsize=(9.4, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         plots.reliability_diagram(shown.curve, shown.smece, f"{choice.stage}, {choice.dataset}", left)
-        question = "\n".join(textwrap.wrap(shown.question.text, 52))
+        question = "\n".join(textwrap.wrap(f"{shown.question.text} ({shown.question.answer})", 52))
         plots.class_bars(shown.classes, question, right)
     return figure
 
@@ -84,7 +84,7 @@ class Panel:
         wide = {"layout": widgets.Layout(width="310px"), "style": {"description_width": "95px"}}
         menus = ("stage", "style", "dataset", "relation", "collapse", "question")
         self.controls = {name: widgets.Dropdown(description=name, **wide) for name in menus}
-        self.controls["question"].layout.width = "628px"
+        self.controls["question"].layout = widgets.Layout(width="624px")
         slide = {**wide, "continuous_update": False}
         self.controls["m"] = widgets.IntSlider(choice.m, 1, choice.m, description="draws M", **slide)
         self.controls["temperature"] = widgets.FloatSlider(

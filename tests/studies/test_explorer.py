@@ -157,7 +157,10 @@ def test_under_the_runner_and_without_widgets_it_is_one_figure(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setenv(STAGED, "somewhere")
         figure = explore(ROWS, stage="dpo, step 20, seed 3")
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["dpo, step 20, seed 3, facts", "Question a?"]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "dpo, step 20, seed 3, facts",
+        "Question a? (Yerevan)",
+    ]
     monkeypatch.setitem(__import__("sys").modules, "ipywidgets", None)
     assert len(explore(ROWS).axes) == 2
 
