@@ -51,7 +51,7 @@ def picture(shown: Shown, choice: Choice) -> Figure:
         figure = Figure(figsize=(9.4, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         plots.reliability_diagram(shown.curve, shown.smece, f"{choice.stage}, {choice.dataset}", left)
-        question = "\n".join(textwrap.wrap(f"{shown.question.text} ({shown.question.answer})", 52))
+        question = "\n".join(textwrap.wrap(f"{shown.question.text} ({shown.question.answer})", 40))
         plots.class_bars(shown.classes, question, right)
     return figure
 
