@@ -27,9 +27,14 @@ MADE = ROOT / "site" / "made"
 
 
 def _claim(row: dict) -> str:
-    """One claim: what is said, what was measured, and the rule, folded."""
+    """One claim: what is said, its verdict, what was measured, and the rule."""
     measured = f"{row['value']} [{row['ci_low']}, {row['ci_high']}], n = {row['n']}"
-    more = {"The paper": row["paper_value"], "Quote": row["quote"], "Setting": row["faithful"], "Rule": row["rule"]}
+    more = {
+        "The paper": row["paper_value"],
+        "Statement": row["quote"],
+        "Setting": row["faithful"],
+        "Rule": row["rule"],
+    }
     more |= {"Conditions": row["conditions"], "Source": row["source"], "Model": f"{row['model']}, {row['dataset']}"}
     told = "\n".join(f"- *{name}*: {text}" for name, text in more.items() if text)
     verdict = row["verdict"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from pathlib import Path
 
 import nbformat
@@ -34,7 +35,7 @@ def copies(executed: Path, figures: Path = ROOT / "figures", target: Path = FOLD
         made, about = executed / path.name, manifest.read(runner.manifest_path(path, executed))
         if made.exists() and about and about == manifest.read(runner.manifest_path(path, figures)):
             copy = shown(nbformat.read(made, 4), about)
-            if sources(copy) == sources(nbformat.read(path, 4)):
+            if sources(copy) == sources(relinked(nbformat.read(path, 4))):
                 storage.publish(target / path.name, nbformat.writes(copy) + "\n")
     for found in target.glob("*.ipynb"):
         if found.stem not in notebooks or drift(found, notebooks[found.stem], figures):
@@ -45,7 +46,7 @@ def copies(executed: Path, figures: Path = ROOT / "figures", target: Path = FOLD
 def drift(copy: Path, notebook: Path, figures: Path = ROOT / "figures") -> str:
     """Why a shipped copy does not show its notebook and the shipped figures; empty if it does."""
     found, about = nbformat.read(copy, 4), manifest.read(runner.manifest_path(notebook, figures))
-    if sources(found) != sources(nbformat.read(notebook, 4)):
+    if sources(found) != sources(relinked(nbformat.read(notebook, 4))):
         return f"{copy.name} shows other cells than its notebook has"
     if not about or found.metadata["run"]["started"] != about["started"]:
         return f"{copy.name} is of another run than the shipped figures"
@@ -58,13 +59,22 @@ def sources(notebook: nbformat.NotebookNode) -> list[tuple[str, str, str]]:
     return [(cell.cell_type, cell.id, cell.source) for cell in cells]
 
 
+def relinked(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A notebook whose links from `notebooks/` to other folders lead there from `site/notebooks/` too."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            away = cell.source.replace("](../", "](../../")
+            cell.source = re.sub(r"\]\((assignments|profiles)/", r"](../../notebooks/\1/", away)
+    return notebook
+
+
 def shown(executed: nbformat.NotebookNode, about: dict) -> nbformat.NotebookNode:
     """An executed notebook without progress bars, times, paths, widgets and the cell of injected parameters.
 
     Pictures keep 128 colours, a third of their size. `about` is the manifest of the run.
     """
     cells = []
-    for cell in executed.cells:
+    for cell in relinked(executed).cells:
         tags = cell.metadata.get("tags", [])
         if _INJECTED in tags:
             continue

@@ -120,6 +120,14 @@ def test_the_command_says_which_notebooks_are_shown(executed, monkeypatch, capsy
     assert capsys.readouterr().out.startswith("08_claims: shown with its results in ")
 
 
+def test_links_to_other_folders_lead_there_from_a_copy_too():
+    for notebook in runner.find_notebooks():
+        for cell in shown.relinked(nbformat.read(notebook, 4)).cells:
+            for target in re.findall(r"\]\(([^)#\s]+)", cell.source) if cell.cell_type == "markdown" else ():
+                copied = re.fullmatch(r"\d\d_\w+\.ipynb", target)  # beside it
+                assert copied or "://" in target or (shown.FOLDER / target).exists(), (notebook.name, target)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_every_link_to_a_file_of_the_project_leads_there(page):
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
