@@ -35,8 +35,7 @@ TORCH_FREE = """types errors text storage home config crossing prompts claims cl
     metrics metrics.scores metrics.smooth metrics.kernels metrics.intervals metrics.table metrics.estimates
     metrics.tables metrics.curves metrics.coverage plots plots.diagrams plots.saving
     records records.store records.keys records.shipped training training.stage training.methods
-    studies studies.parameters studies.explorer studies.explore studies.chains studies.selection
-    studies.temperature_scaling studies.regimes
+    studies studies.parameters studies.chains studies.selection studies.temperature_scaling studies.regimes
     running running.cli running.runner running.batch running.manifest running.verify""".split()
 
 

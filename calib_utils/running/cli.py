@@ -1,4 +1,4 @@
-"""Command line: `python -m calib_utils run | verify | readme | show | models | bench | coverage`."""
+"""Command line: `python -m calib_utils run | verify | models | bench | coverage`."""
 
 from __future__ import annotations
 
