@@ -29,6 +29,7 @@ DECLARED = {canonicalize_name(one.name): one for one in [*CORE, *(one for extra 
 OF_CORE = {canonicalize_name(one.name) for one in CORE}
 DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow"}  # where the name that is imported is another
 PINNED = ["requirements.txt", "requirements-vllm.txt", "requirements-no-deps.txt", "binder/requirements.txt"]
+PINNED += ["requirements-site.txt"]
 
 
 def pins(name):
