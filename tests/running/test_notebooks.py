@@ -201,7 +201,8 @@ def test_only_the_standard_run_delivers_to_the_shipped_figures():
 
 
 def shipped():
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (ROOT / "figures").iterdir()}
+    every = (path for path in (ROOT / "figures").rglob("*") if path.is_file())
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in every}
 
 
 def test_notebook_08_by_plain_papermill_leaves_the_shipped_figures_alone(tmp_path):
