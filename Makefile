@@ -1,6 +1,9 @@
 # make figures   environment, weights, all notebooks, figures and claims
 # make test      environment, style check, tests
 # make quick     the tests that train and run nothing, in under two minutes
+# make binder    Binder's environment, without torch: notebook 00, the explorer, redraw
+# make site      the rendered site in runs/site/html: notebooks with their results, claims, glossary
+# make browser   the explorer in JupyterLab in a headless Chromium (apt-get install chromium, or playwright install)
 # make engine    snakemake, for grids on many machines
 # make course    the assignments' environment and the folder of a course: make course COURSE=runs/2027 COURSE_SEED=2027
 PYTHON  ?= python3
@@ -13,13 +16,14 @@ COURSE_SEED ?= 0
 QUICK   := tests/test_*.py tests/running/test_manifest.py tests/running/test_verify.py tests/training/test_losses.py \
            $(addprefix tests/,data metrics plots records semantics studies)
 
-.PHONY: figures test quick bench env engine course clean
+.PHONY: figures test quick bench env engine course binder site browser clean
 
 figures: env
 	$(BIN)/python -m calib_utils run --profile $(PROFILE)
 	$(BIN)/python -m calib_utils readme
+	$(BIN)/python -m calib_utils show
 
-test: env engine $(VENV)-course/.installed
+test: env engine binder $(VENV)-course/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
@@ -39,7 +43,14 @@ bench: env
 course: $(VENV)-course/.installed
 	$(VENV)-course/bin/python notebooks/assignments/build_course.py --seed $(COURSE_SEED) --folder $(COURSE)
 
+site: $(VENV)-site/.installed
+	$(VENV)-site/bin/sphinx-build -q -b html site runs/site/html
+
+browser: binder $(VENV)-site/.installed
+	$(VENV)-site/bin/python -m pytest -o addopts= -q site/test_explorer_in_a_browser.py
+
 env: $(VENV)/.installed
+binder: $(VENV)-binder/.installed
 engine: $(VENV)-batch/.installed
 
 $(VENV)/.installed: requirements.txt requirements-no-deps.txt pyproject.toml
@@ -56,6 +67,16 @@ $(VENV)-batch/.installed: requirements-batch.txt
 $(VENV)-course/.installed: requirements-course.txt
 	$(PYTHON) -m venv $(VENV)-course
 	$(VENV)-course/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-course.txt
+	touch $@
+
+$(VENV)-binder/.installed: binder/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)-binder
+	$(VENV)-binder/bin/python -m pip install --quiet --disable-pip-version-check -r binder/requirements.txt
+	touch $@
+
+$(VENV)-site/.installed: requirements-site.txt binder/requirements.txt
+	$(PYTHON) -m venv $(VENV)-site
+	$(VENV)-site/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-site.txt
 	touch $@
 
 clean:

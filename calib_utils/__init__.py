@@ -11,6 +11,7 @@ Each is loaded when it is asked for, so that scores and figures need no torch.
 `collect`                               M answers per question, drawn or read from the records
 `Semantic`, `score`                     what counts as the same answer; confidence and correctness per question
 `evaluate`                              a calibration error or score with its 95 % interval
+`explore`                               recorded answers under sliders and menus, or as one figure
 `Stage`, `train`                        a step of training, as data; its lineage trained or found
 `CATTOTrainer`, `CATTOConfig`           DPO with a calibration term, in place of trl's
 `CFTTrainer`, `CFTConfig`               calibration-aware fine-tuning on multiple choice
@@ -37,6 +38,7 @@ _DOOR = {  # name: module, or module:name there
     "build_prompts": "prompts",
     "collect": "records",
     "evaluate": "metrics",
+    "explore": "studies.explore",
     "known_names": "data",
     "load_model": "models:load",
     "load_questions": "data",

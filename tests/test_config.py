@@ -75,7 +75,11 @@ def test_only_what_is_wrong_is_named():
         (CattoStudy, {"out_dataset": "nq_opn"}, "did you mean 'nq_open'"),
         (CattoStudy, {"task": "facts"}, r"data set 'facts' has no worked chains; use one of \['arithmetic'"),
         (ChainStudy, {"elsewhere": "facts"}, r"data set 'facts' has no worked chains; use one of \['arithmetic'"),
-        (RepairStudy, {"dataset": "triviaqa"}, r"data set 'triviaqa' has no options; use one of \['facts', 'mmlu'"),
+        (
+            RepairStudy,
+            {"dataset": "triviaqa"},
+            r"data set 'triviaqa' has no options; use one of \['facts', 'world', 'mmlu'",
+        ),
         (RunConfig, {"model": "gema-3-270m"}, "'gema-3-270m' is no folder .* did you mean 'gemma-3-270m'"),
         (LifecycleStudy, {"models": ["a/b@step1", "./nowhere"]}, "models.1: './nowhere' is no folder"),
         (LineageStudy, {"released_base": "/no/such"}, "released_base: '/no/such' is no folder"),

@@ -3,6 +3,7 @@
 from calib_utils.claims.base import INFORMATIVE, NO_TILT
 from calib_utils.claims.catto import BASELINES, CANDIDATES
 from calib_utils.claims.chains import UNDERCONFIDENT
+from calib_utils.claims.findings import outcome
 from calib_utils.claims.lifecycle import TASKS
 from calib_utils.claims.repair import BEYOND
 from calib_utils.claims.rows import (
@@ -45,6 +46,7 @@ __all__ = [
     "as_table",
     "claim_row",
     "legend",
+    "outcome",
     "read_claims",
     "record_claims",
     "tables",

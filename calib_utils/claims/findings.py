@@ -56,6 +56,18 @@ def counts(rows: pd.DataFrame | Iterable[Mapping]) -> str:
     return "; ".join(told) + "."
 
 
+def outcome(rows: pd.DataFrame | Iterable[Mapping]) -> str:
+    """The `counts`, and after them the claims of each verdict, as Markdown: the short form of `summary`.
+
+    Raises ValueError if there are no rows.
+    """
+    rows = _records(rows)
+    verdicts = dict.fromkeys(map(_verdict, rows))
+    of = {verdict: [_text(row, "claim") for row in rows if _verdict(row) == verdict] for verdict in verdicts}
+    told = [f"*{verdict.capitalize()}*: {'; '.join(names)}." for verdict, names in of.items()]
+    return " ".join([counts(rows), *told])
+
+
 def _counted(rows: list[Mapping]) -> str:
     return ", ".join(f"{n} {verdict}" for verdict, n in Counter(map(_verdict, rows)).most_common())
 
@@ -63,12 +75,15 @@ def _counted(rows: list[Mapping]) -> str:
 def headline(rows: pd.DataFrame | Iterable[Mapping]) -> str:
     """One sentence: on which models how many claims have which verdict, and which of the papers' are reproduced.
 
+    Of the claims about the exact world only the counts are told: most say the same of real models.
+
     Raises ValueError if there are no rows.
     """
     rows = _records(rows)
     models = list(dict.fromkeys(_text(row, "model") for row in rows if _text(row, "model")))
     held = [row for row in rows if _text(row, "kind") == "paper" and row["verdict"] == "reproduced"]
-    which = f"; of the papers is reproduced: {'; '.join(_text(row, 'claim') for row in held)}" if held else ""
+    named = [_text(row, "claim") for row in held if _text(row, "where") != "world"]
+    which = f"; of the papers is reproduced: {'; '.join(named)}" if named else ""
     return f"**Measured{f' on {_listed(models)}' if models else ''}, {counts(rows).removesuffix('.')}{which}.**"
 
 

@@ -4,6 +4,7 @@ All take `confidence` (n,) in [0, 1] and `correct` (n,) of 0 and 1. `METRICS` li
 kind; the kind decides the interval (`metrics.intervals`).
 """
 
+from calib_utils.metrics.curves import binned_curve as binned_curve
 from calib_utils.metrics.curves import confidence_histogram as confidence_histogram
 from calib_utils.metrics.curves import reliability_curve as reliability_curve
 from calib_utils.metrics.curves import risk_coverage as risk_coverage

@@ -7,7 +7,7 @@ import pandas as pd
 import relplot
 
 from calib_utils.metrics.intervals import resample_counts
-from calib_utils.metrics.scores import checked
+from calib_utils.metrics.scores import checked, equal_width_bins
 from calib_utils.metrics.smooth import FINEST, GRID, smoother_matrix, to_grid
 
 
@@ -42,6 +42,19 @@ def reliability_curve(confidence, correct, n_boot: int = 1000, seed: int = 0, n_
             "density": density,
         }
     )
+
+
+def binned_curve(confidence, correct, n_bins: int = 10) -> pd.DataFrame:
+    """The binned reliability diagram, the table that ECE sums up: one row per bin of equal width that is not empty.
+
+    Columns: low, high (edges), confidence, accuracy (means in the bin), n.
+    """
+    confidence, correct = checked(confidence, correct)
+    bins = equal_width_bins(confidence, n_bins)
+    table = pd.DataFrame({"confidence": confidence, "accuracy": correct}).groupby(bins).mean()
+    table.insert(0, "low", table.index / n_bins)
+    table.insert(1, "high", (table.index + 1) / n_bins)
+    return table.assign(n=np.bincount(bins)[table.index]).reset_index(drop=True)
 
 
 def confidence_histogram(confidence, correct, low: float = 0.0, n_bins: int = 15) -> pd.DataFrame:

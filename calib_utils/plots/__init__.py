@@ -1,7 +1,9 @@
 """Plots: pictures of numbers that were computed before. No computing, no files but those of `save`."""
 
 from calib_utils.plots.diagrams import STYLE as STYLE
+from calib_utils.plots.diagrams import binned_diagram as binned_diagram
 from calib_utils.plots.diagrams import claims as claims
+from calib_utils.plots.diagrams import class_bars as class_bars
 from calib_utils.plots.diagrams import confidence_histogram as confidence_histogram
 from calib_utils.plots.diagrams import coverage as coverage
 from calib_utils.plots.diagrams import facets as facets

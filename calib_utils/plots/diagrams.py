@@ -65,6 +65,54 @@ def reliability_diagram(
     return ax
 
 
+def binned_diagram(bins: pd.DataFrame, title: str = "", ax=None, color="C0", xlabel: str = "semantic confidence"):
+    """Accuracy against confidence, a bar per bin (`metrics.binned_curve`); its dot stands at the mean confidence.
+
+    The number of questions stands at the foot of every bar. The vertical line from dot to diagonal is the bin's gap.
+    """
+    _has_rows(bins, "binned diagram")
+    ax = plt.gca() if ax is None else ax
+    width = bins["high"] - bins["low"]
+    ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", zorder=1)
+    ax.bar(bins["low"], bins["accuracy"], width, align="edge", color=color, alpha=0.25, edgecolor="white")
+    ax.vlines(bins["confidence"], bins["confidence"], bins["accuracy"], color="C1", linewidth=2, zorder=2)
+    ax.plot(bins["confidence"], bins["accuracy"], "o", color=color, markersize=5, zorder=3)
+    for middle, n in zip(bins["low"] + width / 2, bins["n"], strict=True):
+        ax.text(middle, 0.015, f"{n}", ha="center", fontsize=8, color="0.3")
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel="accuracy", title=title)
+    ax.set_aspect("equal")
+    return ax
+
+
+def class_bars(classes: pd.DataFrame, title: str = "", ax=None, top: int = 8, longest: int = 26):
+    """Shares of the classes of one question; the class of the reference answer has another colour.
+
+    Parameters
+    ----------
+    classes : columns class, confidence, right, the most confident first.
+    top : how many classes are drawn, those after them as one grey bar.
+    longest : characters of a name.
+    """
+    _has_rows(classes, "classes")
+    ax = plt.gca() if ax is None else ax
+    shown, rest = classes.iloc[:top], classes.iloc[top:]
+    names = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in shown["class"]]
+    colors = np.where(shown["right"], "C2", "C1").tolist()
+    shares = shown["confidence"].tolist()
+    if len(rest):
+        names.append(f"{len(rest)} other{'s' if len(rest) > 1 else ''}")
+        colors.append("0.7")
+        shares.append(rest["confidence"].sum())
+    y = np.arange(len(names))
+    ax.barh(y, shares, color=colors)
+    for at, share in zip(y, shares, strict=True):
+        ax.text(share + 0.015, at, f"{share:.2f}", va="center", fontsize=8)
+    ax.set_yticks(y, names)
+    ax.set(xlim=(0, 1.12), ylim=(max(len(names), 4) - 0.4, -0.6), xlabel="share of the draws", title=title)
+    ax.legend(handles=[Patch(color="C2", label="right"), Patch(color="C1", label="wrong")], loc="lower right")
+    return ax
+
+
 def intervals(table: pd.DataFrame, label: str, xlabel: str, ax=None, color="C0", offset: float = 0.0, name=None):
     """Values with 95 % intervals, one row per line of `table` (columns `label`, value, low, high, n).
 

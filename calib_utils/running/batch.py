@@ -47,8 +47,11 @@ def command(notebook: Path, profile: str, overrides: Mapping[str, object], outpu
 
 
 def devices() -> list[str]:
-    """The visible GPUs, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
+    """The visible GPUs, as CUDA_VISIBLE_DEVICES names them; none without torch, which no reading notebook needs."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return []
 
     count = torch.cuda.device_count()
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]

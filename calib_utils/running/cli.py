@@ -50,7 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     command.set_defaults(call=_bench)
 
     command = commands.add_parser("readme", help="write the result of figures/claims.csv into README.md")
+    command.add_argument("--repository", metavar="OWNER/NAME", help="on GitHub: writes badges, and where Colab looks")
     command.set_defaults(call=_readme)
+
+    command = commands.add_parser("show", help="copy executed notebooks with their results into site/notebooks")
+    command.set_defaults(call=_show)
 
     command = commands.add_parser("coverage", help="simulate how often the 95 %% intervals hold the true value")
     command.add_argument("--repeats", type=int, default=220, help="data sets per cell (default: 220)")
@@ -281,7 +285,19 @@ def _readme(options) -> int:
         storage.publish(path, findings.with_headline(path.read_text(encoding="utf-8"), rows))
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
+    if options.repository:
+        from calib_utils.running import badges
+
+        badges.write(ROOT, options.repository)
     print(findings.headline(rows))
+    return 0
+
+
+def _show(options) -> int:
+    from calib_utils.running import runner, shown
+
+    for name in shown.copies(runner.destination("cpu", {})[1]):
+        print(f"{name}: shown with its results in {shown.FOLDER}")
     return 0
 
 

@@ -27,17 +27,17 @@ _MAXRSS = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, KiB elsew
 
 def of_process() -> dict:
     """What the running process used and wrote: models, device, threads, peak memory in GiB, files by kind."""
-    import torch
+    torch, used = sys.modules.get("torch"), []  # a notebook that only reads has not loaded it
+    if torch:
+        from calib_utils import models
 
-    from calib_utils import models
-
-    used = models.loaded()
-    cuda = torch.cuda.is_initialized() or any(about["device"] == "cuda" for about in used)
+        used = models.loaded()
+    cuda = torch and (torch.cuda.is_initialized() or any(about["device"] == "cuda" for about in used))
     return {
         "models": sorted(map(_placed, used), key=lambda about: (about["model"], about["fingerprint"])),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "processor": _processor(),
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads() if torch else 1,
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MAXRSS, 2),
         "peak_device_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None,
         "written": dict(storage.written),

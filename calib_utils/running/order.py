@@ -9,10 +9,12 @@ _STARTS_FROM = {
     "04_catto": ("02_rl_degradation",),
     "05_calibration_aware": ("02_rl_degradation",),
 }
-_READS_ALL = ("08_claims",)  # what the others wrote
+_READS_ALL = ("08_claims", "00_quickstart")  # what all others wrote, the second what the first wrote too
 
 
 def before(notebook: str, others: Iterable[str]) -> list[str]:
     """Those of `others` that go before a notebook, if they run at all."""
-    first = _STARTS_FROM.get(notebook, ())
-    return [name for name in others if name != notebook and (name in first or notebook in _READS_ALL)]
+    first, last = _STARTS_FROM.get(notebook, ()), ()
+    if notebook in _READS_ALL:
+        last = _READS_ALL[_READS_ALL.index(notebook) :]
+    return [name for name in others if name in first or (last and name not in last)]

@@ -6,6 +6,7 @@ from calib_utils.studies.parameters import ChainStudy as ChainStudy
 from calib_utils.studies.parameters import ClaimsStudy as ClaimsStudy
 from calib_utils.studies.parameters import LifecycleStudy as LifecycleStudy
 from calib_utils.studies.parameters import LineageStudy as LineageStudy
+from calib_utils.studies.parameters import QuickstartStudy as QuickstartStudy
 from calib_utils.studies.parameters import RepairStudy as RepairStudy
 from calib_utils.studies.parameters import SamplingStudy as SamplingStudy
 from calib_utils.studies.parameters import WorldStudy as WorldStudy

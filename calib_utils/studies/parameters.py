@@ -480,9 +480,19 @@ class WorldStudy(Measuring, Outputs):
         return LookupWorld(self.n_numbers, self.n_tables, self.longest, self.slips, seed)
 
 
+class QuickstartStudy(Outputs):
+    """Parameters of notebook 00, which reads shipped records: the stage to begin with, and a question of your own."""
+
+    NOTEBOOK: ClassVar[str] = "00_quickstart"
+
+    question: str = ""
+    model: str = "gemma-3-270m"
+
+
 STUDIES: dict[str, type[Outputs]] = {  # what declares the parameters of a notebook
     study.NOTEBOOK: study
     for study in (
+        QuickstartStudy,
         SamplingStudy,
         LineageStudy,
         ChainStudy,

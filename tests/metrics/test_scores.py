@@ -243,6 +243,17 @@ def test_no_tables_are_an_error_that_says_so():
         M.compare({"SFT": [table()], "DPO": []}, ["model"])
 
 
+def test_the_binned_curve_sums_up_to_the_ece():
+    rng = np.random.default_rng(0)
+    f = rng.random(300)
+    y = (rng.random(300) < f**2).astype(int)
+    table = M.binned_curve(f, y)
+    gaps = (table["confidence"] - table["accuracy"]).abs()
+    assert (gaps * table["n"]).sum() / 300 == pytest.approx(float(M.ece_equal_width(f, y, np.ones((1, 300)))[0]))
+    edges = M.binned_curve([0.0, 0.1, 0.11, 1.0], [0, 1, 1, 0])[["low", "high", "n"]]
+    np.testing.assert_allclose(edges, [[0, 0.1, 2], [0.1, 0.2, 1], [0.9, 1.0, 1]])
+
+
 def test_histogram_of_right_and_wrong():
     found = M.confidence_histogram([0.25, 0.3, 1.0, 0.99, 0.26], [1, 0, 1, 1, 0], 0.25, 3)
     assert list(found["right"]) == [pytest.approx(1 / 3), 0, pytest.approx(2 / 3)]

@@ -30,6 +30,23 @@ def test_reliability_diagram_shows_the_numbers_it_was_given():
     )
 
 
+def test_a_binned_diagram_has_a_bar_a_dot_and_a_gap_per_bin():
+    bins = metrics.binned_curve([0.15, 0.12, 0.9, 1.0], [0, 1, 1, 1])
+    ax = plots.binned_diagram(bins, "title", plt.figure().add_subplot())
+    assert [(bar.get_x(), bar.get_height()) for bar in ax.patches] == [(0.1, 0.5), (0.8, 1.0), (0.9, 1.0)]
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[0.135, 0.5], [0.9, 1.0], [1.0, 1.0]])
+    assert [text.get_text() for text in ax.texts] == ["2", "1", "1"]
+
+
+def test_class_bars_tell_right_from_wrong_and_count_the_rest():
+    right = [False, True, False]
+    classes = pd.DataFrame({"class": ["a" * 40, "b", "c"], "confidence": [0.5, 0.3, 0.2], "right": right})
+    ax = plots.class_bars(classes, "title", plt.figure().add_subplot(), top=2, longest=10)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a" * 9 + "…", "b", "1 other"]
+    assert [bar.get_width() for bar in ax.patches] == [0.5, 0.3, 0.2]
+    assert ax.patches[0].get_facecolor() != ax.patches[1].get_facecolor()
+
+
 def test_intervals_and_lines_draw_every_row_with_its_n():
     table = pd.DataFrame(
         {"relation": ["a", "b"], "value": [0.2, 0.4], "low": [0.1, 0.3], "high": [0.3, 0.6], "n": [5, 7]}
@@ -112,6 +129,8 @@ def test_a_plot_of_nothing_says_so():
         "reliability diagram": lambda: plots.reliability_diagram(nothing, estimate),
         "intervals": lambda: plots.intervals(nothing, "group", ""),
         "lines": lambda: plots.lines(nothing, "x", "group", "", ""),
+        "binned diagram": lambda: plots.binned_diagram(nothing),
+        "classes": lambda: plots.class_bars(nothing),
         "histogram": lambda: plots.confidence_histogram(nothing, "", ""),
         "claims": lambda: plots.claims(nothing, {}),
     }.items():

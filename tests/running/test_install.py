@@ -27,8 +27,9 @@ CORE = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = {name: list(map(Requirement, lines)) for name, lines in PROJECT["optional-dependencies"].items()}
 DECLARED = {canonicalize_name(one.name): one for one in [*CORE, *(one for extra in EXTRAS.values() for one in extra)]}
 OF_CORE = {canonicalize_name(one.name) for one in CORE}
-DISTRIBUTION = {"yaml": "pyyaml"}  # where the name that is imported is another
+DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow"}  # where the name that is imported is another
 PINNED = ["requirements.txt", "requirements-vllm.txt", "requirements-no-deps.txt", "binder/requirements.txt"]
+PINNED += ["requirements-site.txt"]
 
 
 def pins(name):
@@ -103,8 +104,15 @@ def test_the_cpu_build_of_torch_is_named_in_the_version_that_is_pinned():
     index = "https://download.pytorch.org/whl/cpu"
     for name in ("README.md", "requirements.txt", ".github/workflows/test.yml"):
         assert f"pip install torch=={version} --index-url {index}" in (ROOT / name).read_text(encoding="utf-8"), name
-    binder = (ROOT / "binder" / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert binder[1:] == [f"--extra-index-url {index}", f"torch=={version}+cpu", "-r ../requirements.txt"]
+
+
+def test_binder_has_the_core_and_the_widgets_in_the_versions_of_the_requirements_and_no_torch():
+    own = {pin.name: pin.specifier for pin in pins("binder/requirements.txt")}
+    every = {pin.name: pin.specifier for pin in pins("requirements.txt")}
+    assert own.items() <= every.items()
+    assert {canonicalize_name(name) for name in own} == OF_CORE | {"jupyterlab", "ipywidgets", "nbformat"}
+    lines = (ROOT / "binder" / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[-1] == "-e ."  # from the root of the repository, where Binder installs
 
 
 def pip(*words):

@@ -214,8 +214,8 @@ def test_unknown_choices_are_errors(wrong, tmp_path):
 
 
 @pytest.mark.real_model
-def test_the_example_of_the_readme_runs_as_written(tmp_path, monkeypatch):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_example_of_the_page_on_training_runs_as_written(tmp_path, monkeypatch):
+    text = (ROOT / "site" / "training.md").read_text(encoding="utf-8")
     (example,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "CATTOTrainer(" in block)
     monkeypatch.chdir(tmp_path)
     exec(example, {})
