@@ -72,6 +72,7 @@ class Prompt:
     shared: str
     own: str
     chat: bool = False  # the text was written by a chat template, special tokens included
+    turns: str = ""  # of a chat: digest of its turns, which tell it apart where its template is not at hand
 
     @property
     def blank(self) -> str:
@@ -107,6 +108,33 @@ class SamplingConfig:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1")
         if any(not text for text in self.stop):
             raise ValueError("stop contains an empty string; remove it")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from, in words that mean the same on every machine and in every version of a library.
+
+    Attributes
+    ----------
+    model : the name that it, or the model below its adapter, was asked for by; of a folder its last part.
+    stage : method of the stage that it was trained in; empty for a model that was not trained here.
+    details : settings of that stage that tell it from others of the same method.
+    seed, step : of that stage.
+    key : 16 hexadecimal digits of the stage, its parents, its questions and B; empty without a stage.
+    """
+
+    model: str
+    stage: str = ""
+    details: str = ""
+    seed: int | None = None
+    step: int | None = None
+    key: str = ""
+
+    def __str__(self) -> str:
+        """`dpo (rejected minority), seed 3, step 20`, or the model's name."""
+        if not self.stage:
+            return self.model
+        return f"{self.stage}{self.details and f' ({self.details})'}, seed {self.seed}, step {self.step}"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ LAYERS = (
     ("types", "home"),
     ("storage",),
     ("config",),
+    ("crossing",),
     ("data", "models", "metrics"),
     ("prompts", "semantics", "sampling", "plots", "claims"),
     ("records",),
@@ -28,12 +29,12 @@ LAYERS = (
 )
 FLOOR = {room: number for number, row in enumerate(LAYERS) for room in row}
 MOST = 20  # files and folders at a glance
-TORCH_FREE = """types errors text storage home config prompts claims claims.findings
+TORCH_FREE = """types errors text storage home config crossing prompts claims claims.findings
     data data.facts data.facts.build data.arithmetic data.multihop data.public data.table
     semantics semantics.collapse semantics.confidence semantics.options
     metrics metrics.scores metrics.smooth metrics.kernels metrics.intervals metrics.table metrics.estimates
     metrics.tables metrics.curves metrics.coverage plots plots.diagrams plots.saving
-    records records.store records.keys training training.stage training.methods
+    records records.store records.keys records.shipped training training.stage training.methods
     studies studies.parameters studies.chains studies.selection studies.temperature_scaling studies.regimes
     running running.cli running.runner running.batch running.manifest running.verify""".split()
 
