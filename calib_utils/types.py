@@ -130,6 +130,11 @@ class Origin:
     step: int | None = None
     key: str = ""
 
+    @property
+    def parts(self) -> list:
+        """What finds all that is shipped about the model."""
+        return [self.model, self.key, self.step]
+
     def __str__(self) -> str:
         """`dpo (rejected minority), seed 3, step 20`, or the model's name."""
         if not self.stage:

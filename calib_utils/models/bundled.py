@@ -12,13 +12,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from platformdirs import user_cache_dir
-from safetensors import SafetensorError
 
 from calib_utils import storage
+from calib_utils.crossing import Lazy
 from calib_utils.errors import ModelError, WriteError
 
+torch = Lazy("torch")
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "gemma-3-270m"
 CACHE_VARIABLE = "CALIB_UTILS_CACHE"
@@ -96,6 +96,8 @@ def bundled_model_dir(name: str = DEFAULT_MODEL) -> Path:
     target = cache_dir() / f"{name}-{bundled.sha256[:8]}-{_CONVERSION}"
     if (target / "conversion.json").exists():
         return target
+    from safetensors import SafetensorError
+
     parts = _weight_parts(bundled)
     try:
         with storage.lock(target):

@@ -1,4 +1,4 @@
-"""Collecting: what is not in the records yet is computed by the model, and recorded."""
+"""Collecting: what is not in the records yet is computed by the model, and recorded; or read where it was shipped."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
+from calib_utils import crossing
 from calib_utils.models import LanguageModel, describe
-from calib_utils.records import store
+from calib_utils.records import shipped, store
 from calib_utils.records.keys import condition_key, record_key, table_key
-from calib_utils.sampling import option_logprobs, sample
 from calib_utils.types import Prompt, Question, Record, SamplingConfig
 
 
@@ -41,20 +41,33 @@ def collect(
     label : the answer style or condition name, kept with the record.
     progress : show a text progress bar.
 
+    Returns
+    -------
+    records whose log-probabilities and token confidences have the precision of float32, as shipped ones do.
+
     Raises
     ------
-    RecordError : a damaged file in `folder`, or a folder that cannot be written.
+    RecordError : a damaged file in `folder`, or a folder that cannot be written; where shipped records are read, one
+        that is not among them.
     """
     if len(questions) != len(prompts):
         raise ValueError(f"{len(questions)} questions but {len(prompts)} prompts")
     if not questions:
         raise ValueError("there are no questions to sample; check data set, split and n")
+    finders = [shipped.key_of(lm.origin, label, config, *asked) for asked in zip(prompts, questions, strict=True)]
+    if crossing.reading():
+        return [
+            shipped.record_of(crossing.found(shipped.DRAWS, key, f"{lm.origin}, {label}, {q.id}"), q, key)
+            for key, q in zip(finders, questions, strict=True)
+        ]
     settings = {"label": label, **describe(lm), **asdict(config), "max_rows": max_rows}
     condition = json.loads(json.dumps(settings))  # as it will be read back
     home = Path(folder) / f"{label}-{condition_key(condition)}"
     keys = [record_key(condition, prompt, q.id) for q, prompt in zip(questions, prompts, strict=True)]
     known = store.known(home)
     if not known.keys() >= set(keys):
+        from calib_utils import sampling
+
         with store.lock(home):
             known = store.known(home)
             missing = [i for i, key in enumerate(keys) if key not in known]
@@ -68,7 +81,7 @@ def collect(
             ) as bar:
                 for start in range(0, len(missing), chunk_size):
                     chunk = missing[start : start + chunk_size]
-                    drawn = sample(lm, [prompts[i] for i in chunk], config, max_rows)
+                    drawn = sampling.sample(lm, [prompts[i] for i in chunk], config, max_rows)
                     rows = [
                         Record(
                             questions[i],
@@ -82,14 +95,27 @@ def collect(
                     store.write(rows, [prompts[i] for i in chunk], home)
                     known.update((row.key, row) for row in rows)
                     bar.update(len(chunk))
-    return [_as_asked(lm, known[key], *asked) for key, *asked in zip(keys, prompts, questions, strict=True)]
+    found = [_as_asked(lm, known[key], *asked) for key, *asked in zip(keys, prompts, questions, strict=True)]
+    if crossing.noting():
+        for key, record, prompt in zip(finders, found, prompts, strict=True):
+            crossing.note(shipped.DRAWS, key, shipped.row(record, lm.origin, label, prompt))
+    return found
 
 
 def _as_asked(lm: LanguageModel, record: Record, prompt: Prompt, question: Question) -> Record:
     """The draws as they were kept, with what is known about the question now (its aliases, say)."""
     same = record.question.answer == question.answer
     reference = record.reference_ids if same else reference_ids(lm, prompt, question)
-    return replace(record, question=question, reference_ids=reference)
+    drawn = tuple(
+        replace(c, logprob=_single(c.logprob), token_confidence=_single(c.token_confidence))
+        for c in record.completions
+    )
+    return replace(record, question=question, completions=drawn, reference_ids=reference)
+
+
+def _single(value: float) -> float:
+    """The nearest number of single precision, which is what is shipped."""
+    return float(np.float32(value))
 
 
 def cached_table(
@@ -100,12 +126,17 @@ def cached_table(
     For what is measured on a model and is no draw. `parts` is everything else that decides the table, as plain
     values (text, numbers, lists of them). Raises RecordError as `collect`.
     """
+    key = shipped.table_key(lm.origin, parts)
+    if crossing.reading():
+        return crossing.found(label, key, lm.origin)
     target = Path(folder) / label / f"{table_key(describe(lm), parts)}.table"
     if not target.exists():
         with store.lock(target):
             if not target.exists():
                 store.publish(pa.Table.from_pandas(compute(), preserve_index=False), target)
-    return store.read_table(target).to_pandas()
+    table = store.read_table(target).to_pandas()
+    crossing.note(label, key, table)
+    return table
 
 
 def collect_option_logprobs(
@@ -119,7 +150,9 @@ def collect_option_logprobs(
     """`sampling.option_logprobs`, computed once and kept in `folder`."""
 
     def compute() -> pd.DataFrame:
-        found = option_logprobs(lm, prompts, options, ending, max_rows)
+        from calib_utils import sampling
+
+        found = sampling.option_logprobs(lm, prompts, options, ending, max_rows)
         return pd.DataFrame(
             {"prompt": np.repeat(range(len(found)), list(map(len, found))), "logprob": np.concatenate(found)}
         )

@@ -131,16 +131,12 @@ def _in_turns(question_id: str, counts: np.ndarray) -> np.ndarray:
 def key_of(origin: Origin, label: str, config: SamplingConfig, prompt: Prompt, question: Question) -> str:
     """What finds the draws of one question: 16 hexadecimal digits of all that decides them."""
     asked = prompt.turns if prompt.chat else [prompt.shared, prompt.own]
-    return storage.digest([_model(origin), label, config, asked, question.id])
+    return storage.digest([origin.parts, label, config, asked, question.id])
 
 
 def table_key(origin: Origin, parts) -> str:
     """What finds a table that was measured on a model; `parts` is what decides it beside the model."""
-    return storage.digest([_model(origin), parts])
-
-
-def _model(origin: Origin) -> list:
-    return [origin.model, origin.key, origin.step]
+    return storage.digest([origin.parts, parts])
 
 
 def row(record: Record, origin: Origin, label: str, prompt: Prompt) -> dict:

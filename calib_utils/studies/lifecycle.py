@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from calib_utils import prompts, records, semantics
 from calib_utils.data import entity
@@ -85,7 +84,6 @@ def step_of(revision: str, otherwise: int) -> int:
     return int(digits[-1]) if digits else otherwise
 
 
-@torch.inference_mode()
 def next_tokens(lm: LanguageModel, texts: Sequence[str], seed: int = 0, batch_size: int = 16) -> pd.DataFrame:
     """Next-token prediction on held-out text, one position of every text, so that rows are independent.
 
@@ -96,6 +94,8 @@ def next_tokens(lm: LanguageModel, texts: Sequence[str], seed: int = 0, batch_si
 
     Raises ValueError for a text of which no token can be predicted.
     """
+    import torch
+
     needs_weights(lm, "the most probable next token")
     ids = [encode(lm.tokenizer, text) for text in texts]
     short = [text for text, tokens in zip(texts, ids, strict=True) if len(tokens) < 2]
@@ -109,7 +109,8 @@ def next_tokens(lm: LanguageModel, texts: Sequence[str], seed: int = 0, batch_si
         longest = max(map(len, prefixes))
         mask = torch.tensor([[1] * len(p) + [0] * (longest - len(p)) for p in prefixes], device=lm.device)
         padded = torch.tensor([p + [0] * (longest - len(p)) for p in prefixes], device=lm.device)
-        logits = lm.model(input_ids=padded, attention_mask=mask).logits
+        with torch.inference_mode():
+            logits = lm.model(input_ids=padded, attention_mask=mask).logits
         last = logits[torch.arange(len(prefixes)), mask.sum(dim=1) - 1].float()
         top = last.softmax(dim=-1).max(dim=-1)
         for i, (confidence, guess) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True), start):

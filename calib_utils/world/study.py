@@ -14,34 +14,39 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from scipy import stats
 from tqdm import tqdm
 
-from calib_utils import metrics, models, semantics, storage
+from calib_utils import crossing, metrics, models, semantics, storage
+from calib_utils.crossing import Lazy
 from calib_utils.metrics.scores import auroc
 from calib_utils.models import LanguageModel
 from calib_utils.studies.selection import select
 from calib_utils.studies.temperature_scaling import fit_temperature
-from calib_utils.types import Completion, Record
-from calib_utils.world import exact, mechanism, probe
+from calib_utils.types import Completion, Origin, Record
+from calib_utils.world import mechanism
 from calib_utils.world.answers import LONGEST, AnswerWorld
 from calib_utils.world.lookups import STYLES, LookupWorld
-from calib_utils.world.stack import Stack
-from calib_utils.world.training import (
-    Reading,
-    Tuning,
-    draw,
-    read_answers,
-    read_lookups,
-    response_mask,
-    tune,
-)
+
+if TYPE_CHECKING:
+    import torch
+
+    from calib_utils.world import exact, probe
+    from calib_utils.world.stack import Stack
+    from calib_utils.world.training import Reading, Tuning, draw, read_answers, read_lookups, response_mask, tune
+else:  # what trains and measures: tables that are there already need none of it, nor torch
+    torch, exact, probe = map(Lazy, ("torch", "calib_utils.world.exact", "calib_utils.world.probe"))
+    Stack = Lazy("calib_utils.world.stack:Stack")
+    names = ("Reading", "Tuning", "draw", "read_answers", "read_lookups", "response_mask", "tune")
+    Reading, Tuning, draw, read_answers, read_lookups, response_mask, tune = (
+        Lazy(f"calib_utils.world.training:{name}") for name in names
+    )
 
 _UNUSED = ("profile", "figures", "runs", "n_boot")  # parameters that no table of a study depends on
 _CHOICES = 4
@@ -73,9 +78,12 @@ class Study:
         self.worlds = [AnswerWorld(**sizes, ambiguity=run.ambiguity, seed=seed) for seed in self.seeds]
         about = {"n_numbers": run.n_numbers, "n_tables": run.n_tables, "longest": run.longest, "noise": run.slips}
         self.lookup_worlds = [LookupWorld(**about, seed=seed) for seed in self.seeds]
-        self.reading = Reading(
-            run.read_steps, run.read_batch, run.read_lr, run.width, keep=tuple(s for s in run.kept_steps)
-        )
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the base models read."""
+        run = self.run
+        return Reading(run.read_steps, run.read_batch, run.read_lr, run.width, keep=tuple(run.kept_steps))
 
     @cached_property
     def read(self) -> dict[int, Stack]:
@@ -90,10 +98,12 @@ class Study:
 
     def language_model(self, at: int) -> LanguageModel:
         """A base model as one of the project's own: saved in the folder of runs, and loaded like any other."""
-        folder = self.home / f"base-{self.seeds[at]}-{self._key('base')}"
-        if not folder.is_dir():
+        origin = Origin(f"world {self.seeds[at]}, width {self.run.width}", key=self._finder("base"))
+        key = "" if crossing.reading() else self._key("base")
+        folder = self.home / f"base-{self.seeds[at]}-{key}"
+        if not (crossing.reading() or folder.is_dir()):
             self.base.save(at, self.worlds[at].tokenizer(), folder)
-        return models.load(str(folder), dtype="float32", device="cpu")
+        return models.load(str(folder), dtype="float32", device="cpu", origin=origin)
 
     def exact(self, at: int, n: int) -> np.ndarray:
         """(n, answers) class masses of one base model for its first `n` test questions."""
@@ -148,6 +158,10 @@ class Study:
         changed |= {f"form {form}": self._dpo(**catto, calibration_form=form) for form in run.forms}
         found |= {("ablation", name): settings for name, settings in changed.items()}
         return found
+
+    def measured(self, by: Sequence[str]) -> pd.DataFrame:
+        """`per_seed` of `answers`: what is shipped, a hundredth of their size."""
+        return self._kept(f"measured-{'-'.join(by)}", lambda: per_seed(self.answers(), by))
 
     def answers(self) -> pd.DataFrame:
         """Scores of every model of answers: reading, width, shift, tuning, methods and remedies."""
@@ -410,19 +424,33 @@ class Study:
         classes = pd.DataFrame({**named, "read": base[order], "preferred": broken[order]}).assign(question=question)
         return pd.DataFrame(rows), classes
 
+    def _parts(self) -> dict:
+        return {name: value for name, value in self.run.model_dump().items() if name not in _UNUSED}
+
+    def _finder(self, name: str) -> str:
+        """What finds a shipped table: its name and all parameters that it may depend on."""
+        return storage.digest([name, self._parts()])
+
     def _key(self, name: str) -> str:
-        parts = {name: value for name, value in self.run.model_dump().items() if name not in _UNUSED}
+        parts = self._parts()
         told = json.dumps([name, parts, _code(), torch.__version__], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _kept(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        finder = self._finder(name)
+        if crossing.reading():
+            return crossing.found("world", finder, name)
         target = self.home / f"{name}-{self._key(name)}.table"
         with storage.lock(target):
             if not target.exists():
                 content = io.BytesIO()
-                pq.write_table(pa.Table.from_pandas(compute(), preserve_index=False), content, compression="zstd")
+                with crossing.aside():
+                    found = compute()
+                pq.write_table(pa.Table.from_pandas(found, preserve_index=False), content, compression="zstd")
                 storage.publish(target, content.getvalue())
-        return pq.read_table(target).to_pandas()
+        found = pq.read_table(target).to_pandas()
+        crossing.note("world", finder, found)
+        return found
 
 
 @contextlib.contextmanager
