@@ -2,8 +2,8 @@
 
 Whatever computes with a model (draws, probabilities of options, tables, training logs) notes here what it gave, under
 a kind and a key. The key is made of what decides the result, and of no library's version, dtype or device.
-`records.shipped` turns the notes into files and back. While `reading` is on nothing computes: values come from such a
-file, or their absence is an error.
+`shipped` in `records` turns the notes into files and back. While `reading` is on nothing computes: values come from
+such a file, or their absence is an error.
 """
 
 from __future__ import annotations

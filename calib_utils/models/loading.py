@@ -81,11 +81,11 @@ def load(
         raise ValueError(f"backend {backend!r} is unknown; use 'transformers' or 'vllm'")
     if options:
         raise ModelError(f"options {sorted(options)} are for backend='vllm'; leave them out")
+    where = resolve_device(device)
+    torch_dtype = resolve_dtype(dtype, where)
     from safetensors import SafetensorError
     from transformers import AutoConfig
 
-    where = resolve_device(device)
-    torch_dtype = resolve_dtype(dtype, where)
     source, revision = find(name_or_path)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, revision=revision).get_text_config()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,13 @@ from calib_utils.models import LanguageModel, describe
 from calib_utils.records import shipped, store
 from calib_utils.records.keys import condition_key, record_key, table_key
 from calib_utils.types import Prompt, Question, Record, SamplingConfig
+
+if TYPE_CHECKING:
+    from calib_utils.sampling import option_logprobs, sample
+else:  # records that are there already need no torch
+    sample, option_logprobs = (
+        crossing.Lazy(f"calib_utils.sampling:{name}") for name in ("sample", "option_logprobs")
+    )
 
 
 def collect(
@@ -43,7 +51,7 @@ def collect(
 
     Returns
     -------
-    records whose log-probabilities and token confidences have the precision of float32, as shipped ones do.
+    records; their log-probabilities and token confidences have the precision of float32, as shipped ones do.
 
     Raises
     ------
@@ -66,8 +74,6 @@ def collect(
     keys = [record_key(condition, prompt, q.id) for q, prompt in zip(questions, prompts, strict=True)]
     known = store.known(home)
     if not known.keys() >= set(keys):
-        from calib_utils import sampling
-
         with store.lock(home):
             known = store.known(home)
             missing = [i for i, key in enumerate(keys) if key not in known]
@@ -81,11 +87,11 @@ def collect(
             ) as bar:
                 for start in range(0, len(missing), chunk_size):
                     chunk = missing[start : start + chunk_size]
-                    drawn = sampling.sample(lm, [prompts[i] for i in chunk], config, max_rows)
+                    drawn = sample(lm, [prompts[i] for i in chunk], config, max_rows)
                     rows = [
                         Record(
                             questions[i],
-                            tuple(completions),
+                            tuple(map(store.single, completions)),
                             reference_ids(lm, prompts[i], questions[i]),
                             condition,
                             keys[i],
@@ -106,16 +112,7 @@ def _as_asked(lm: LanguageModel, record: Record, prompt: Prompt, question: Quest
     """The draws as they were kept, with what is known about the question now (its aliases, say)."""
     same = record.question.answer == question.answer
     reference = record.reference_ids if same else reference_ids(lm, prompt, question)
-    drawn = tuple(
-        replace(c, logprob=_single(c.logprob), token_confidence=_single(c.token_confidence))
-        for c in record.completions
-    )
-    return replace(record, question=question, completions=drawn, reference_ids=reference)
-
-
-def _single(value: float) -> float:
-    """The nearest number of single precision, which is what is shipped."""
-    return float(np.float32(value))
+    return replace(record, question=question, reference_ids=reference)
 
 
 def cached_table(
@@ -150,9 +147,7 @@ def collect_option_logprobs(
     """`sampling.option_logprobs`, computed once and kept in `folder`."""
 
     def compute() -> pd.DataFrame:
-        from calib_utils import sampling
-
-        found = sampling.option_logprobs(lm, prompts, options, ending, max_rows)
+        found = option_logprobs(lm, prompts, options, ending, max_rows)
         return pd.DataFrame(
             {"prompt": np.repeat(range(len(found)), list(map(len, found))), "logprob": np.concatenate(found)}
         )

@@ -317,11 +317,12 @@ def plan(notebook: Path, profile: str, overrides: Mapping[str, object], output: 
 
 
 def complete(notebook: str) -> None:
-    """Call in a notebook's last cell: tells the runner that every cell before it has run."""
+    """Call in a notebook's last cell: ships its records, and tells the runner that every cell before it has run."""
     path = os.environ.get(_COMPLETION)
     if path:
+        about = manifest.of_process()
         shipped.write(Path(os.environ[STAGED]) / shipped.FOLDER, notebook, crossing.noted())
-        manifest.write(Path(path), {"notebook": notebook, **manifest.of_process()})
+        manifest.write(Path(path), {"notebook": notebook, **about})
 
 
 @contextlib.contextmanager

@@ -20,6 +20,10 @@ from calib_utils.types import Collapse, Origin, Question
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from calib_utils.training.fit import fit
+else:  # stages that are finished need no trl
+    fit = crossing.Lazy("calib_utils.training.fit:fit")
+
 
 def train(
     stage: Stage,
@@ -74,8 +78,6 @@ def train(
     done = Trained(stage, key, folder / f"{stage.method}-{key}", below, base.dtype, str(base.device), origin)
     if done.finished:
         return done
-    from calib_utils.training.fit import fit
-
     with storage.lock(done.folder), crossing.aside():
         if not done.finished:
             fit(Run(done, base, parent, own, asked, collapse, progress, callbacks))
