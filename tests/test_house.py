@@ -35,7 +35,7 @@ TORCH_FREE = """types errors text storage home config crossing prompts claims cl
     metrics metrics.scores metrics.smooth metrics.kernels metrics.intervals metrics.table metrics.estimates
     metrics.tables metrics.curves metrics.coverage plots plots.diagrams plots.saving
     models models.device models.identity models.bundled models.loading models.told models.language_model
-    records records.store records.keys records.shipped records.collecting
+    records records.store records.keys records.shipped records.kept records.collecting
     training training.stage training.methods training.lineage training.trained training.pretraining training.losses
     studies studies.parameters studies.chains studies.selection studies.temperature_scaling studies.regimes
     studies.lifecycle world world.study world.statements world.pictures world.mechanism world.house world.answers

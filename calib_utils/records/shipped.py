@@ -62,6 +62,9 @@ _TABLES = pa.schema(
         ("texts", pa.list_(pa.string())),
     ]
 )
+_REPEATED = [f"{name}.list.element" for name in ("gold", "texts", "counts", "first_tokens", "lengths")]
+_REPEATED += "model stage details style question_id question entity group kind column type".split()
+_SPLIT = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in ("logprobs", "confidences", "numbers")}
 _UNKNOWN = -1  # token ids after the first, which are not shipped
 
 
@@ -187,7 +190,14 @@ def write(folder: Path, notebook: str, notes: crossing.Notes) -> None:
     for rows, schema, end in ((draws, _DRAWS, ""), (tables, _TABLES, "_tables")):
         if rows:
             content = io.BytesIO()
-            pq.write_table(pa.Table.from_pylist(rows, schema), content, compression="zstd", compression_level=19)
+            pq.write_table(
+                pa.Table.from_pylist(rows, schema),
+                content,
+                compression="zstd",
+                compression_level=19,
+                use_dictionary=_REPEATED,
+                column_encoding=_SPLIT,
+            )
             storage.publish(folder / f"{notebook[:2]}{end}.parquet", content.getvalue())
 
 

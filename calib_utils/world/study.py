@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,8 +17,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy import stats
 from tqdm import tqdm
 
@@ -27,6 +24,7 @@ from calib_utils import crossing, metrics, models, semantics, storage
 from calib_utils.crossing import Lazy
 from calib_utils.metrics.scores import auroc
 from calib_utils.models import LanguageModel
+from calib_utils.records.kept import kept
 from calib_utils.studies.selection import select
 from calib_utils.studies.temperature_scaling import fit_temperature
 from calib_utils.types import Completion, Origin, Record
@@ -98,7 +96,7 @@ class Study:
 
     def language_model(self, at: int) -> LanguageModel:
         """A base model as one of the project's own: saved in the folder of runs, and loaded like any other."""
-        origin = Origin(f"world {self.seeds[at]}, width {self.run.width}", key=self._finder("base"))
+        origin = Origin(f"world {self.seeds[at]}, width {self.run.width}", key=storage.digest(self._parts()))
         key = "" if crossing.reading() else self._key("base")
         folder = self.home / f"base-{self.seeds[at]}-{key}"
         if not (crossing.reading() or folder.is_dir()):
@@ -427,30 +425,14 @@ class Study:
     def _parts(self) -> dict:
         return {name: value for name, value in self.run.model_dump().items() if name not in _UNUSED}
 
-    def _finder(self, name: str) -> str:
-        """What finds a shipped table: its name and all parameters that it may depend on."""
-        return storage.digest([name, self._parts()])
-
     def _key(self, name: str) -> str:
         parts = self._parts()
         told = json.dumps([name, parts, _code(), torch.__version__], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _kept(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        finder = self._finder(name)
-        if crossing.reading():
-            return crossing.found("world", finder, name)
-        target = self.home / f"{name}-{self._key(name)}.table"
-        with storage.lock(target):
-            if not target.exists():
-                content = io.BytesIO()
-                with crossing.aside():
-                    found = compute()
-                pq.write_table(pa.Table.from_pandas(found, preserve_index=False), content, compression="zstd")
-                storage.publish(target, content.getvalue())
-        found = pq.read_table(target).to_pandas()
-        crossing.note("world", finder, found)
-        return found
+        key = "" if crossing.reading() else f"-{self._key(name)}"
+        return kept("world", self.home / f"{name}{key}.table", name, self._parts(), compute)
 
 
 @contextlib.contextmanager
