@@ -66,10 +66,11 @@ def aside() -> Iterator[None]:
 def found(kind: str, key: str, about: object):
     """What was noted for this kind and key; RecordError, which says what `about` is, if the shipment lacks it."""
     if (kind, key) not in _source.notes:
+        changed = "code, parameters or questions have changed since it was written"
         raise RecordError(
-            f"{_source.path} holds no {kind} of {about} for notebook {_source.notebook}: code, parameters or "
-            "questions have changed since it was written. Restore them (git checkout), or measure anew where the "
-            "models are: "
+            f"{_source.path} holds no {kind} of {about} for notebook {_source.notebook}: "
+            f"{changed if _source.path.exists() else 'there is no such file'}. Restore it (git checkout), or measure "
+            "anew where the models are: "
             f"python -m calib_utils run --only {_source.notebook[:2]}"
         )
     return _source.notes[kind, key]

@@ -57,6 +57,8 @@ class LanguageModel:
     @cached_property
     def model(self) -> torch.nn.Module:
         """transformers.PreTrainedModel in evaluation mode, without gradients."""
+        if crossing.reading():
+            return self.read_model()
         import torch
 
         with torch.inference_mode(False):  # whoever asks first: the weights can be trained later

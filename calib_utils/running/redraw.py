@@ -70,7 +70,7 @@ def one(notebook: Path, about: Mapping, figures: Path, target: Path) -> Redrawn:
             runner.variables({STAGED: str(target)}),
         ):
             _execute(notebook, {**about["parameters"], "figures": str(figures)})
-    except CalibError as error:
+    except (CalibError, ModuleNotFoundError) as error:
         return Redrawn(notebook.stem, time.monotonic() - began, error=f"{notebook.stem}: {error}")
     made, wrong = compare(notebook, about, figures, target)
     return Redrawn(notebook.stem, time.monotonic() - began, made, tuple(wrong))
