@@ -76,14 +76,17 @@ def found(kind: str, key: str, about: object):
     return _source.notes[kind, key]
 
 
-def noting() -> bool:
-    """Whether `note` keeps anything: in a notebook that `python -m calib_utils run` started."""
-    return STAGED in os.environ and _source is None and not _aside
+def noting(anywhere: bool = False) -> bool:
+    """Whether `note` keeps anything: in a notebook that `python -m calib_utils run` started.
+
+    With `anywhere` also `aside`: a model's tokenizer is read once, and by whoever asks first.
+    """
+    return STAGED in os.environ and _source is None and (anywhere or not _aside)
 
 
-def note(kind: str, key: str, value: object) -> None:
+def note(kind: str, key: str, value: object, anywhere: bool = False) -> None:
     """Keep what a model gave; RecordError for another value under the same kind and key."""
-    if not noting():
+    if not noting(anywhere):
         return
     known = _notes.setdefault((kind, key), value)
     same = known is value or (known.equals(value) if hasattr(known, "equals") else known == value)
