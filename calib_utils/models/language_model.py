@@ -63,20 +63,19 @@ class LanguageModel:
 
         with torch.inference_mode(False):  # whoever asks first: the weights can be trained later
             found = self.read_model()
-        if crossing.noting(anywhere=True) and hasattr(found, "num_parameters"):
-            self._note("parameters", parameters=found.num_parameters())
+        if crossing.noting() and hasattr(found, "num_parameters"):
+            table = pd.DataFrame([{"parameters": found.num_parameters()}])
+            crossing.note("parameters", digest(self.origin.parts), table)
         return found
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
         found = self.read_tokenizer()
-        if crossing.noting(anywhere=True):
-            self._note("tokenizer", eos_token=found.eos_token, chat=bool(getattr(found, "chat_template", None)))
+        if crossing.noting(anywhere=True):  # read once, and by whoever asks first: training, too
+            facts = {"eos_token": found.eos_token, "chat": bool(getattr(found, "chat_template", None))}
+            crossing.note("tokenizer", digest(self.origin.parts), pd.DataFrame([facts]), anywhere=True)
         return found
-
-    def _note(self, kind: str, **facts) -> None:
-        crossing.note(kind, digest(self.origin.parts), pd.DataFrame([facts]), anywhere=True)
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:

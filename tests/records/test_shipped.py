@@ -130,7 +130,7 @@ def test_nothing_is_noted_outside_of_a_run_or_by_training(tmp_path, monkeypatch)
     monkeypatch.setenv(STAGED, str(tmp_path))
     with crossing.aside():
         draw(tiny_model(), QUESTIONS, PROMPTS, folder=tmp_path / "anew")
-    assert {kind for kind, _ in crossing.noted()} == {"tokenizer", "parameters"}  # which are read only once
+    assert {kind for kind, _ in crossing.noted()} == {"tokenizer"}  # which is read only once
 
 
 def test_two_models_under_one_name_cannot_be_shipped(noting, tmp_path):
