@@ -1,4 +1,5 @@
 # make figures   environment, weights, all notebooks, figures and claims
+# make redraw    figures and claims from the shipped records, byte for byte; needs no torch (requirements-read.txt)
 # make test      environment, style check, tests
 # make quick     the tests that train and run nothing, in under two minutes
 # make binder    Binder's environment, without torch: notebook 00, the explorer, redraw
@@ -12,16 +13,21 @@ PROFILE ?= cpu
 BIN     := $(VENV)/bin
 COURSE  ?= runs/course
 COURSE_SEED ?= 0
+# An environment that is there already serves for reading, too.
+READER  := $(if $(wildcard $(VENV)/.installed),$(VENV),$(VENV)-read)
 
 QUICK   := tests/test_*.py tests/running/test_manifest.py tests/running/test_verify.py tests/training/test_losses.py \
            $(addprefix tests/,data metrics plots records semantics studies)
 
-.PHONY: figures test quick bench env engine course binder site browser clean
+.PHONY: figures test quick bench env engine course redraw binder site browser clean
 
 figures: env
 	$(BIN)/python -m calib_utils run --profile $(PROFILE)
 	$(BIN)/python -m calib_utils readme
 	$(BIN)/python -m calib_utils show
+
+redraw: $(READER)/.installed
+	$(READER)/bin/python -m calib_utils redraw
 
 test: env engine binder $(VENV)-course/.installed
 	$(BIN)/ruff check .
@@ -57,6 +63,11 @@ $(VENV)/.installed: requirements.txt requirements-no-deps.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-no-deps.txt
+	touch $@
+
+$(VENV)-read/.installed: requirements-read.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)-read
+	$(VENV)-read/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-read.txt
 	touch $@
 
 $(VENV)-batch/.installed: requirements-batch.txt

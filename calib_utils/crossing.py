@@ -2,8 +2,8 @@
 
 Whatever computes with a model (draws, probabilities of options, tables, training logs) notes here what it gave, under
 a kind and a key. The key is made of what decides the result, and of no library's version, dtype or device.
-`records.shipped` turns the notes into files and back. While `reading` is on nothing computes: values come from such a
-file, or their absence is an error.
+`shipped` in `records` turns the notes into files and back. While `reading` is on nothing computes: values come from
+such a file, or their absence is an error.
 """
 
 from __future__ import annotations
@@ -66,23 +66,27 @@ def aside() -> Iterator[None]:
 def found(kind: str, key: str, about: object):
     """What was noted for this kind and key; RecordError, which says what `about` is, if the shipment lacks it."""
     if (kind, key) not in _source.notes:
+        changed = "code, parameters or questions have changed since it was written"
         raise RecordError(
-            f"{_source.path} holds no {kind} of {about} for notebook {_source.notebook}: code, parameters or "
-            "questions have changed since it was written. Restore them (git checkout), or measure anew where the "
-            "models are: "
+            f"{_source.path} holds no {kind} of {about} for notebook {_source.notebook}: "
+            f"{changed if _source.path.exists() else 'there is no such file'}. Restore it (git checkout), or measure "
+            "anew where the models are: "
             f"python -m calib_utils run --only {_source.notebook[:2]}"
         )
     return _source.notes[kind, key]
 
 
-def noting() -> bool:
-    """Whether `note` keeps anything: in a notebook that `python -m calib_utils run` started."""
-    return STAGED in os.environ and _source is None and not _aside
+def noting(anywhere: bool = False) -> bool:
+    """Whether `note` keeps anything: in a notebook that `python -m calib_utils run` started.
+
+    With `anywhere` also `aside`: a model's tokenizer is read once, and by whoever asks first.
+    """
+    return STAGED in os.environ and _source is None and (anywhere or not _aside)
 
 
-def note(kind: str, key: str, value: object) -> None:
+def note(kind: str, key: str, value: object, anywhere: bool = False) -> None:
     """Keep what a model gave; RecordError for another value under the same kind and key."""
-    if not noting():
+    if not noting(anywhere):
         return
     known = _notes.setdefault((kind, key), value)
     same = known is value or (known.equals(value) if hasattr(known, "equals") else known == value)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from calib_utils.data import shuffled_by_relation, take_turns
+from calib_utils.storage import digest
 from calib_utils.types import Prompt, Question, SamplingConfig
 
 STOP = ("\n",)
@@ -124,4 +125,4 @@ def _chat(tokenizer, instruction, examples, question) -> Prompt:
     turns[0] = {"role": "user", "content": f"{instruction}\n\n{turns[0]['content']}"}
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     at = text.rfind(question.text)
-    return Prompt(text[:at], text[at:], chat=True)
+    return Prompt(text[:at], text[at:], chat=True, turns=digest(turns))

@@ -18,9 +18,11 @@ from platformdirs import user_cache_dir
 
 from calib_utils import storage
 from calib_utils.config import nearest
+from calib_utils.crossing import Lazy
 from calib_utils.errors import ModelError, WriteError
 from calib_utils.home import ROOT
 
+torch = Lazy("torch")
 log = logging.getLogger(__name__)
 DEFAULT_MODEL = "gemma-3-270m"
 CACHE_VARIABLE = "CALIB_UTILS_CACHE"

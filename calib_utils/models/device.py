@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
-
+from calib_utils.crossing import Lazy
 from calib_utils.errors import ModelError
 
-_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+torch = Lazy("torch")
+_DTYPES = ("bfloat16", "float16", "float32")
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -29,7 +29,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
         return best_cpu_dtype() if device.type == "cpu" else torch.float32
     if dtype not in _DTYPES:
         raise ValueError(f"dtype {dtype!r} is unknown; use 'auto' or one of {sorted(_DTYPES)}")
-    return _DTYPES[dtype]
+    return getattr(torch, dtype)
 
 
 def resolve_device(device: str) -> torch.device:

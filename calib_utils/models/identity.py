@@ -7,11 +7,11 @@ import platform
 from functools import lru_cache
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-
+from calib_utils import crossing
 from calib_utils.errors import ModelError
 from calib_utils.models.bundled import BUNDLED, bundled_model_dir, gguf_model_dir
 from calib_utils.models.language_model import LanguageModel
+from calib_utils.models.told import facts
 from calib_utils.storage import file_digest, text_digest
 
 _LOADED: dict[tuple[str, str, str], dict[str, str]] = {}
@@ -51,6 +51,8 @@ def commit_of(source: str, revision: str) -> str:
     """The commit that a hub id's revision stood for when its configuration was read; of a folder the revision."""
     if Path(source).is_dir():
         return revision
+    from huggingface_hub import try_to_load_from_cache
+
     config = try_to_load_from_cache(source, "config.json", revision=revision)
     if not isinstance(config, str):
         raise ModelError(f"model {source!r} has no resolved commit; download it to a folder and load that")
@@ -78,7 +80,12 @@ version = lru_cache(importlib.metadata.version)  # reads a file every time
 
 
 def describe(lm: LanguageModel) -> dict[str, str]:
-    """Provenance of a loaded model: name, fingerprint, dtype, device and library versions."""
+    """Provenance of a loaded model: name, fingerprint, dtype, device and library versions.
+
+    Where shipped records are read, that of the run which made them.
+    """
+    if crossing.reading():
+        return {} if lm.origin.stage else facts("model", lm.origin)
     versions = {name: version(name) for name in ("torch", "transformers")}
     if lm.backend != "transformers":
         versions["backend"] = lm.backend

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import torch
+import pandas as pd
 
+from calib_utils import crossing
 from calib_utils.errors import ModelError
 from calib_utils.models.device import dtype_name
+from calib_utils.storage import digest
+from calib_utils.types import Origin
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
 
@@ -29,6 +33,7 @@ class LanguageModel:
     device : what holds the parameters.
     read_model, read_tokenizer : read what `model` and `tokenizer` hold; ModelError if that is damaged.
     backend : what computes: ``"transformers"``, or another one's name and version.
+    origin : where it comes from, which finds shipped records of it; by default its name alone.
     """
 
     name: str
@@ -38,6 +43,11 @@ class LanguageModel:
     read_model: Callable[[], torch.nn.Module]
     read_tokenizer: Callable[[], PreTrainedTokenizerBase]
     backend: str = "transformers"
+    origin: Origin = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.origin is None:
+            object.__setattr__(self, "origin", Origin(self.name))
 
     @classmethod
     def of(cls, model: torch.nn.Module, tokenizer, name: str, fingerprint: str) -> LanguageModel:
@@ -47,13 +57,25 @@ class LanguageModel:
     @cached_property
     def model(self) -> torch.nn.Module:
         """transformers.PreTrainedModel in evaluation mode, without gradients."""
-        with torch.inference_mode(False):  # whoever asks first: the weights can be trained later
+        if crossing.reading():
             return self.read_model()
+        import torch
+
+        with torch.inference_mode(False):  # whoever asks first: the weights can be trained later
+            found = self.read_model()
+        if crossing.noting() and hasattr(found, "num_parameters"):
+            table = pd.DataFrame([{"parameters": found.num_parameters()}])
+            crossing.note("parameters", digest(self.origin.parts), table)
+        return found
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
-        return self.read_tokenizer()
+        found = self.read_tokenizer()
+        if crossing.noting(anywhere=True):  # read once, and by whoever asks first: training, too
+            facts = {"eos_token": found.eos_token, "chat": bool(getattr(found, "chat_template", None))}
+            crossing.note("tokenizer", digest(self.origin.parts), pd.DataFrame([facts]), anywhere=True)
+        return found
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from safetensors import SafetensorError
+import pandas as pd
 
+from calib_utils import crossing
 from calib_utils.errors import ModelError
+from calib_utils.home import ROOT
 from calib_utils.models import threads
 from calib_utils.models.bundled import DEFAULT_MODEL
 from calib_utils.models.device import dtype_name, resolve_device, resolve_dtype
 from calib_utils.models.identity import (
     commit_of,
+    describe,
     digest_folder,
     find,
     fingerprint,
@@ -24,7 +28,12 @@ from calib_utils.models.identity import (
     tokenizer,
 )
 from calib_utils.models.language_model import LanguageModel
-from calib_utils.storage import text_digest
+from calib_utils.models.told import told
+from calib_utils.storage import digest, text_digest
+from calib_utils.types import Origin
+
+if TYPE_CHECKING:
+    import torch
 
 
 def load(
@@ -33,6 +42,7 @@ def load(
     device: str = "auto",
     adapter: str | None = None,
     backend: str = "transformers",
+    origin: Origin | None = None,
     **options,
 ) -> LanguageModel:
     """A causal language model for sampling; it is looked up and named now, its weights are read when they are needed.
@@ -47,6 +57,7 @@ def load(
     device : `"auto"`, `"cpu"`, `"cuda"`, `"cuda:1"`, ...
     adapter : folder or hub id of a peft adapter, merged into the weights.
     backend : `"transformers"`, or `"vllm"` where vLLM is installed, for sampling only.
+    origin : where shipped records say that it comes from; by default its name.
     options : of `vllm.LLM` (`tensor_parallel_size`, `gpu_memory_utilization`, `max_model_len`, ...), told in records.
 
     Raises
@@ -55,6 +66,9 @@ def load(
         when they are read, weights or tokenizer that are missing or damaged.
     ValueError : unknown dtype or backend.
     """
+    origin = origin or Origin(_portable(name_or_path) + (f" with {_portable(adapter)}" if adapter else ""))
+    if crossing.reading():
+        return told(name_or_path, origin)
     if backend == "vllm":
         from calib_utils.models import vllm
 
@@ -63,16 +77,17 @@ def load(
                 f"backend 'vllm' takes no adapter: load {adapter!r} with backend='transformers', save its merged "
                 "weights with model.save_pretrained(folder) and the tokenizer beside them, and load that folder"
             )
-        return noted(vllm.load(name_or_path, dtype, device, **options))
+        return noted(replace(vllm.load(name_or_path, dtype, device, **options), origin=origin))
     if backend != "transformers":
         raise ValueError(f"backend {backend!r} is unknown; use 'transformers' or 'vllm'")
     if options:
         raise ModelError(f"options {sorted(options)} are for backend='vllm'; leave them out")
     threads.settle()
-    from transformers import AutoConfig
-
     where = resolve_device(device)
     torch_dtype = resolve_dtype(dtype, where)
+    from safetensors import SafetensorError
+    from transformers import AutoConfig
+
     source, revision = find(name_or_path)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, revision=revision).get_text_config()
@@ -103,8 +118,19 @@ def load(
         except OSError as error:
             raise not_found(name_or_path, error) from error
 
-    lm = LanguageModel(name_or_path, known_by, dtype_name(torch_dtype), where, read_model, read_tokenizer)
+    about = name_or_path, known_by, dtype_name(torch_dtype), where
+    lm = LanguageModel(*about, read_model, read_tokenizer, origin=origin)
+    if crossing.noting() and not origin.stage:
+        crossing.note("model", digest(origin.parts), pd.DataFrame([describe(lm)]))
     return lm if adapter or (Path(source).parent / "stage.json").exists() else noted(lm)
+
+
+def _portable(name: str) -> str:
+    """A name as it is, an absolute path as the part of it that does not depend on the machine."""
+    path = Path(name)
+    if not path.is_absolute():
+        return name
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
 
 def _adapter_folder(adapter: str) -> Path:

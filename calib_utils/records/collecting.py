@@ -1,4 +1,4 @@
-"""Collecting: what is not in the records yet is computed by the model, and recorded."""
+"""Collecting: what is not in the records yet is computed by the model, and recorded; or read where it was shipped."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from calib_utils import crossing
 from calib_utils.models import LanguageModel, describe
-from calib_utils.records import store
+from calib_utils.records import shipped, store
 from calib_utils.records.keys import table_key
 from calib_utils.records.resuming import resume
-from calib_utils.sampling import option_logprobs, sample
 from calib_utils.types import Prompt, Question, Record, SamplingConfig
+
+if TYPE_CHECKING:
+    from calib_utils.sampling import option_logprobs, sample
+else:  # records that are there already need no torch
+    sample, option_logprobs = (
+        crossing.Lazy(f"calib_utils.sampling:{name}") for name in ("sample", "option_logprobs")
+    )
 
 
 def collect(
@@ -41,23 +49,40 @@ def collect(
     label : the answer style or condition name, kept with the record.
     progress : show a text progress bar.
 
+    Returns
+    -------
+    records; their log-probabilities and token confidences have the precision of float32, as shipped ones do.
+
     Raises
     ------
-    RecordError : a damaged file in `folder`, or a folder that cannot be written.
+    RecordError : a damaged file in `folder`, or a folder that cannot be written; where shipped records are read, one
+        that is not among them.
     """
+    if len(questions) != len(prompts):
+        raise ValueError(f"{len(questions)} questions but {len(prompts)} prompts")
+    finders = [shipped.key_of(lm.origin, label, config, *asked) for asked in zip(prompts, questions, strict=True)]
+    if crossing.reading():
+        return [
+            shipped.record_of(crossing.found(shipped.DRAWS, key, f"{lm.origin}, {label}, {q.id}"), q, key)
+            for key, q in zip(finders, questions, strict=True)
+        ]
     settings = {"label": label, **describe(lm), **asdict(config), "max_rows": max_rows}
-    found = resume(
+    kept = resume(
         questions,
         prompts,
         json.loads(json.dumps(settings)),  # as it will be read back
         folder,
         label,
-        lambda chunk: sample(lm, chunk, config, max_rows),
+        lambda chunk: [tuple(map(store.single, completions)) for completions in sample(lm, chunk, config, max_rows)],
         lambda prompt, question: reference_ids(lm, prompt, question),
         chunk_size,
         progress,
     )
-    return [_as_asked(lm, *one) for one in zip(found, prompts, questions, strict=True)]
+    found = [_as_asked(lm, *one) for one in zip(kept, prompts, questions, strict=True)]
+    if crossing.noting():
+        for key, record, prompt in zip(finders, found, prompts, strict=True):
+            crossing.note(shipped.DRAWS, key, shipped.row(record, lm.origin, label, prompt))
+    return found
 
 
 def _as_asked(lm: LanguageModel, record: Record, prompt: Prompt, question: Question) -> Record:
@@ -75,12 +100,17 @@ def cached_table(
     For what is measured on a model and is no draw. `parts` is everything else that decides the table, as plain
     values (text, numbers, lists of them). Raises RecordError as `collect`.
     """
+    key = shipped.table_key(lm.origin, parts)
+    if crossing.reading():
+        return crossing.found(label, key, lm.origin)
     target = Path(folder) / label / f"{table_key(describe(lm), parts)}.table"
     if not target.exists():
         with store.lock(target):
             if not target.exists():
                 store.publish(pa.Table.from_pandas(compute(), preserve_index=False), target)
-    return store.read_table(target).to_pandas()
+    table = store.read_table(target).to_pandas()
+    crossing.note(label, key, table)
+    return table
 
 
 def collect_option_logprobs(

@@ -1,4 +1,4 @@
-"""Shipped records: `NN.parquet` and `NN_tables.parquet`, all that a notebook's numbers took from models. No torch.
+"""Shipped records: NN.parquet and NN_tables.parquet, all that the numbers of a notebook took from models. No torch.
 
 The first file has one row per condition and question, slim: no prompts, and of the token ids only the first one and
 their number. The second one holds what is no draw (probabilities of options, next tokens, training logs, tables of
@@ -62,6 +62,9 @@ _TABLES = pa.schema(
         ("texts", pa.list_(pa.string())),
     ]
 )
+_REPEATED = [f"{name}.list.element" for name in ("gold", "texts", "counts", "first_tokens", "lengths")]
+_REPEATED += "model stage details style question_id question entity group kind column type".split()
+_SPLIT = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in ("logprobs", "confidences", "numbers")}
 _UNKNOWN = -1  # token ids after the first, which are not shipped
 
 
@@ -71,7 +74,7 @@ def read(notebook: str, folder: str | Path | None = None) -> pd.DataFrame:
     Parameters
     ----------
     notebook : its two digits, or its name.
-    folder : the folder of figures with `records/` in it; by default the shipped one.
+    folder : the folder of figures that holds the folder of records; by default the shipped one.
 
     Returns
     -------
@@ -96,7 +99,7 @@ def read(notebook: str, folder: str | Path | None = None) -> pd.DataFrame:
         raise RecordError(f"{path} is missing; {remedy}")
     table = read_table(path, _DRAWS).to_pandas()
     about = _parameters(figures / f"{number}_manifest.json")
-    table["seed"], table["step"] = table["seed"].astype("Int64"), table["step"].astype("Int64")
+    table = table.astype(dict.fromkeys(("seed", "step", "examples"), "Int64"))
     table["condition"] = _conditions(table, about.get("model"))
     table["dataset"] = _datasets(table, about.get("dataset", "world"))
     drawn = [_in_turns(*each) for each in zip(table["question_id"], table["counts"], strict=True)]
@@ -196,7 +199,14 @@ def write(folder: Path, notebook: str, notes: crossing.Notes) -> None:
     for rows, schema, end in ((draws, _DRAWS, ""), (tables, _TABLES, "_tables")):
         if rows:
             content = io.BytesIO()
-            pq.write_table(pa.Table.from_pylist(rows, schema), content, compression="zstd", compression_level=19)
+            pq.write_table(
+                pa.Table.from_pylist(rows, schema),
+                content,
+                compression="zstd",
+                compression_level=19,
+                use_dictionary=_REPEATED,
+                column_encoding=_SPLIT,
+            )
             storage.publish(folder / f"{notebook[:2]}{end}.parquet", content.getvalue())
 
 
@@ -220,12 +230,14 @@ def load(folder: Path, notebook: str) -> crossing.Shipment:
 
 def _columns(table: pd.DataFrame) -> Iterable[dict]:
     for name, values in table.items():
-        numeric = pd.api.types.is_numeric_dtype(values)
-        filled = {"numbers": values.astype(float).tolist()} if numeric else {"texts": values.tolist()}
-        yield {"column": name, "type": str(values.dtype) if numeric else "text", **filled}
+        if pd.api.types.is_numeric_dtype(values):
+            filled = {"numbers": values.astype(float).tolist()}
+        else:
+            filled = {"texts": [None if pd.isna(value) else value for value in values]}
+        yield {"column": name, "type": str(values.dtype), **filled}
 
 
 def _series(found: dict) -> pd.Series:
-    if found["type"] == "text":
-        return pd.Series(found["texts"])
-    return pd.Series(np.array(found["numbers"], dtype=float)).astype(found["type"])
+    if found["texts"] is not None:
+        return pd.Series(found["texts"], dtype=found["type"])
+    return pd.Series(found["numbers"], dtype=float).astype(found["type"])

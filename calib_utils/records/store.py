@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -109,13 +112,20 @@ def _unwritable(error: WriteError) -> RecordError:
     return RecordError(f"{error}. Finished chunks are kept")
 
 
+def single(completion: Completion) -> Completion:
+    """The same completion with numbers of single precision: what is shipped, so that all numbers follow from that."""
+    values = completion.logprob, completion.token_confidence
+    logprob, confidence = (math.nan if math.isnan(value) else float(np.float32(value)) for value in values)
+    return replace(completion, logprob=logprob, token_confidence=confidence)
+
+
 _condition = lru_cache(maxsize=64)(json.loads)  # the same for all questions of a file
 
 
 def _record(row: dict) -> Record:
     names = ("texts", "token_ids", "counts", "logprobs", "finished", "confidences")
     columns = zip(*(row[name] for name in names), strict=True)
-    completions = tuple(Completion(text, tuple(ids), *rest) for text, ids, *rest in columns)
+    completions = tuple(single(Completion(text, tuple(ids), *rest)) for text, ids, *rest in columns)
     return Record(
         Question.of_row(json.loads(row["question"])),
         completions,

@@ -224,10 +224,10 @@ def family(rounds: int = 3, steps: int = 12, batch_size: int = 48, seeds: int = 
     take turns, `rounds` times. Columns: shape, parameters (of one model), tokens_per_second (of all models, median of
     the rounds), low, high, gflops, matmul_gflops, share, batch_tokens, seeds, rounds, dtype, device.
     """
-    from calib_utils.family.learning import PreTraining, Shape, pretrain
-    from calib_utils.family.text import ROW, FactWorld
     from calib_utils.models import best_cpu_dtype
     from calib_utils.studies import LifecycleStudy
+    from calib_utils.world.family.learning import PreTraining, Shape, pretrain
+    from calib_utils.world.family.text import ROW, FactWorld
 
     worlds, found = [FactWorld(seed=seed) for seed in range(seeds)], {}
     for turn in range(rounds + 1):  # the first one loads libraries and does not count

@@ -1,4 +1,4 @@
-"""Command line: `python -m calib_utils run | audit | verify | models | bench | coverage`."""
+"""Command line: `python -m calib_utils run | audit | verify | redraw | models | bench | coverage`."""
 
 from __future__ import annotations
 
@@ -39,6 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     command.add_argument("--only", nargs="+", metavar="NN", help="notebooks by the beginning of their name")
     command.set_defaults(call=_verify)
+
+    command = commands.add_parser("redraw", help="figures and claims from shipped records, without models and torch")
+    command.add_argument("--only", nargs="+", metavar="NN", help="notebooks by the beginning of their name")
+    command.add_argument("--figures", type=Path, help="folder of the figures and their records (default: figures)")
+    command.add_argument("--jobs", type=int, help="notebooks redrawn at once (default: one a core)")
+    command.set_defaults(call=_redraw)
 
     command = commands.add_parser("models", help="show the default model, converting it on first use")
     command.set_defaults(call=_models)
@@ -198,14 +204,7 @@ def _verify(options) -> int:
     from calib_utils.running import manifest, runner, verify
 
     notebooks, committed, work = runner.find_notebooks(options.only), ROOT / "figures", ROOT / "runs" / "verify"
-    made = {notebook: manifest.read(runner.manifest_path(notebook, committed)) for notebook in notebooks}
-    for notebook, about in made.items():
-        if about is None or about["state"] != runner.COMPLETE:
-            raise ConfigError(f"figures/ has no manifest of a complete run of {notebook.stem}; run it first")
-        runner.parameters_of(notebook, about["profile"], about["parameters"])
-        for name, digest in about.get("files", {}).items():
-            if manifest.sha256(committed / name) != digest:
-                raise ConfigError(f"{committed / name} is not the file that its manifest describes; restore it")
+    made = {notebook: _described(notebook, committed) for notebook in notebooks}
     storage.check_folder(work)
     tables, failed = [], []
     with FileLock(work / ".lock"):
@@ -237,6 +236,47 @@ def _verify(options) -> int:
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if wrong.any() or failed else 0
+
+
+def _described(notebook: Path, folder: Path) -> dict:
+    """The manifest of a notebook's figures in a folder, where everything is as it says; ConfigError otherwise."""
+    from calib_utils.running import manifest, runner
+
+    about = manifest.read(runner.manifest_path(notebook, folder))
+    if about is None or about["state"] != runner.COMPLETE:
+        raise ConfigError(f"{folder} has no manifest of a complete run of {notebook.stem}; run it first")
+    runner.parameters_of(notebook, about["profile"], about["parameters"])
+    for name, digest in about.get("files", {}).items():
+        if manifest.sha256(folder / name) != digest:
+            raise ConfigError(f"{folder / name} is not the file that its manifest describes; restore it")
+    return about
+
+
+def _redraw(options) -> int:
+    from calib_utils.models import threads
+    from calib_utils.running import redraw, runner
+
+    figures, target = (options.figures or ROOT / "figures").resolve(), ROOT / "runs" / "redraw"
+    if options.jobs is not None and options.jobs < 1:
+        raise ConfigError(f"--jobs is {options.jobs}; it must be at least 1")
+    notebooks = [
+        path for path in runner.find_notebooks(options.only) if options.only or redraw.shipped_of(path, figures)
+    ]
+    if not notebooks:
+        raise ConfigError(f"{figures} holds no records; name the folder of a run's figures with --figures")
+    described = {notebook: _described(notebook, figures) for notebook in notebooks}
+    wrong = 0
+    for done in redraw.several(described, figures, target, options.jobs or threads.cores()):
+        wrong += bool(done.error or done.different)
+        if done.error:
+            print(f"error: {done.error}", file=sys.stderr)
+        else:
+            differs = (
+                f"different: {', '.join(done.different)}" if done.different else "all as in the run, byte for byte"
+            )
+            print(f"{done.notebook}: {done.files} files in {done.seconds:.1f} s; {differs}", flush=True)
+    print(f"redrawn in {target}")
+    return 1 if wrong else 0
 
 
 def _models(options) -> int:

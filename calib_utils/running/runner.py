@@ -21,11 +21,12 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
 from traitlets import default
 
-from calib_utils import home, storage
+from calib_utils import crossing, home, storage
 from calib_utils.config import STAGED, FolderConfig, check_names, profile_parameters
 from calib_utils.errors import ConfigError, RunError
 from calib_utils.home import ROOT
 from calib_utils.models import threads
+from calib_utils.records import shipped
 from calib_utils.running import manifest
 from calib_utils.studies.parameters import STUDIES
 
@@ -259,7 +260,7 @@ def _execute(notebook: Path, parameters: Mapping[str, object], work: Path, faile
             storage.writing(failed),
             # The name of a socket has room for about 100 characters.
             tempfile.TemporaryDirectory(dir="/tmp" if len(tempfile.gettempdir()) > 75 else None) as scratch,
-            _environment(
+            variables(
                 {
                     **home.environment(),
                     _COMPLETION: str(completion),
@@ -330,14 +331,17 @@ def plan(notebook: Path, profile: str, overrides: Mapping[str, object], output: 
 
 
 def complete(notebook: str) -> None:
-    """Call in a notebook's last cell: tells the runner that every cell before it has run."""
+    """Call in a notebook's last cell: ships its records, and tells the runner that every cell before it has run."""
     path = os.environ.get(_COMPLETION)
     if path:
-        manifest.write(Path(path), {"notebook": notebook, **manifest.of_process()})
+        about = manifest.of_process()
+        shipped.write(Path(os.environ[STAGED]) / shipped.FOLDER, notebook, crossing.noted())
+        manifest.write(Path(path), {"notebook": notebook, **about})
 
 
 @contextlib.contextmanager
-def _environment(values: Mapping[str, str]):
+def variables(values: Mapping[str, str]):
+    """Within it environment variables have these values."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -55,11 +55,9 @@ class CattoMethods:
         The margin m is 2 c - 1 for the model's first choice, 1 - 2 c for its second. Columns: s, token, confidence in
         [0.5, 1], target.
         """
-        import torch
-
         from calib_utils.training.losses import correctness_surrogate
 
-        c, parts = torch.linspace(0.5, 1, 101), []
+        c, parts = np.linspace(0.5, 1, 101), []
         for s in temperatures:
             for kind, sign in (("first choice", 1), ("second choice", -1)):
                 z = correctness_surrogate(sign * (2 * c - 1), s)

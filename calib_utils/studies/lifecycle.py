@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from calib_utils import metrics, prompts, records, semantics
 from calib_utils.claims import TASKS
@@ -167,16 +166,18 @@ def first_tokens(
     return pd.DataFrame(rows)
 
 
-@torch.inference_mode()
 def _foreseen(lm: LanguageModel, prefixes: Sequence[list[int]], batch_size: int) -> list[tuple[float, int]]:
     """Probability and id of the most probable token after every prefix."""
+    import torch
+
     found = []
     for start in range(0, len(prefixes), batch_size):
         part = prefixes[start : start + batch_size]
         longest = max(map(len, part))
         mask = torch.tensor([[1] * len(p) + [0] * (longest - len(p)) for p in part], device=lm.device)
         padded = torch.tensor([p + [0] * (longest - len(p)) for p in part], device=lm.device)
-        logits = lm.model(input_ids=padded, attention_mask=mask).logits
+        with torch.inference_mode():
+            logits = lm.model(input_ids=padded, attention_mask=mask).logits
         last = logits[torch.arange(len(part)), mask.sum(dim=1) - 1].float()
         top = last.softmax(dim=-1).max(dim=-1)
         found += [(min(p, 1.0), at) for p, at in zip(top.values.tolist(), top.indices.tolist(), strict=True)]

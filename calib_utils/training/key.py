@@ -42,7 +42,8 @@ def stage_key(
     """
     lineage = {**stage.as_row(), "parent": parent}
     rows = [question.as_row() for question in questions]
-    return digest([_VERSION, lineage, base, libraries, list(asked), rows, stable_name(collapse)])
+    texts = [{"shared": prompt.shared, "own": prompt.own, "chat": prompt.chat} for prompt in asked]
+    return digest([_VERSION, lineage, base, libraries, texts, rows, stable_name(collapse)])
 
 
 def stable_name(value) -> str:

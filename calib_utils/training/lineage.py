@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calib_utils import models, prompts, storage
+from calib_utils import crossing, models, prompts, storage
 from calib_utils.errors import DataError
 from calib_utils.models import LanguageModel
-from calib_utils.training.fit import fit
+from calib_utils.storage import digest
 from calib_utils.training.key import stage_key, versions
 from calib_utils.training.run import Run
 from calib_utils.training.stage import Stage
 from calib_utils.training.trained import Trained
-from calib_utils.types import Collapse, Question
+from calib_utils.types import Collapse, Origin, Question
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
+
+    from calib_utils.training.fit import fit
+else:  # stages that are finished need no trl
+    fit = crossing.Lazy("calib_utils.training.fit:fit")
 
 
 def train(
@@ -49,6 +54,7 @@ def train(
     Raises
     ------
     DataError : a question outside the train split, or a window with fewer questions than asked for.
+    RecordError : where shipped records are read, a stage that is not among them.
     TrainingError : unusable pairs, an empty completion, a diverged run, a reward that never varied, or a collapse
         function that has no name to find its stages by, such as a lambda.
     """
@@ -61,12 +67,18 @@ def train(
     )
     own = _window(stage, questions)
     asked = prompts.build_prompts(own, [], stage.style, base.tokenizer if chat else None)
-    key = stage_key(stage, parent and parent.key, models.describe(base), versions(), asked, own, collapse)
+    named = [replace(prompt, shared="", own=prompt.turns) if prompt.chat else prompt for prompt in asked]
+    above = {"model": digest(base.origin.parts)}
+    finder = stage_key(stage, parent and parent.origin.key, above, {}, named, own, collapse)
+    origin = Origin(base.origin.model, stage.method, stage.details, stage.seed, stage.steps, finder)
     below = base.name if parent is None else parent.where(stage.parent_step)[0]
-    done = Trained(stage, key, folder / f"{stage.method}-{key}", below, base.dtype, str(base.device))
+    if crossing.reading():
+        return Trained(stage, finder, folder, below, base.dtype, "", origin)
+    key = stage_key(stage, parent and parent.key, models.describe(base), versions(), asked, own, collapse)
+    done = Trained(stage, key, folder / f"{stage.method}-{key}", below, base.dtype, str(base.device), origin)
     if done.finished:
         return done
-    with storage.lock(done.folder):
+    with storage.lock(done.folder), crossing.aside():
         if not done.finished:
             fit(Run(done, base, parent, own, asked, collapse, progress, callbacks))
     return done

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
+from scipy.special import expit
 
+from calib_utils.crossing import Lazy
+
+torch = Lazy("torch")
 FORMS = ("l1", "l2", "bce")
 REJECTED_SIDES = ("off", "z", "1-z")
 _EPS = 1e-6  # a confidence nearer to 0 or 1 counts as this far from it in `bce`
@@ -30,14 +34,16 @@ def token_confidence(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.
     return best.values[..., 0], of_label - runner_up
 
 
-def correctness_surrogate(margin: torch.Tensor, temperature: float = 1.0, gradient: bool = True) -> torch.Tensor:
+def correctness_surrogate(margin: torch.Tensor | np.ndarray, temperature: float = 1.0, gradient: bool = True):
     """Smooth correctness z_t = sigmoid(m_t / s) (CATTO, arXiv 2601.23096).
 
     s = `temperature` = 1 is the literal form, which confines z to (0.27, 0.73); s -> 0 is the step [y_t = argmax].
-    With `gradient` False, z is a fixed target. Raises ValueError for s <= 0.
+    With `gradient` False, z is a fixed target. An array gives an array. Raises ValueError for s <= 0.
     """
     if not temperature > 0:
         raise ValueError(f"surrogate temperature is {temperature}; it must be positive")
+    if isinstance(margin, np.ndarray):
+        return expit(margin / temperature)
     z = torch.sigmoid(margin / temperature)
     return z if gradient else z.detach()
 

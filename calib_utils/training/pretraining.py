@@ -13,9 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from calib_utils import storage
+from calib_utils import crossing, storage
 from calib_utils.data import rephrased
 from calib_utils.data.facts import PHRASINGS
 from calib_utils.errors import DataError
@@ -103,6 +102,8 @@ def untrained(
     texts, _ = documents(questions)
     name = text_digest(json.dumps([_VERSION, asdict(shape), seed, vocabulary, texts]), 8)
     target = Path(folder) / f"untrained-{name}"
+    if crossing.reading():
+        return target  # what it would be called; its name says what is in it
     if target.is_dir():
         return target
     with storage.lock(target):
@@ -150,6 +151,8 @@ def _model(shape: Shape, tokenizer, seed: int):
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)

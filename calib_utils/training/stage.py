@@ -86,6 +86,12 @@ class Stage:
         """What `options` set, by the names of the trainer's configuration."""
         return {} if self.options is None else self.options.settings()
 
+    @property
+    def details(self) -> str:
+        """What tells it from other stages of its method: what it rejects, and what its options set."""
+        rejects = {"rejected": self.rejected} if self.rows == "pairs" else {}
+        return ", ".join(f"{name} {value}" for name, value in {**rejects, **self.settings}.items())
+
     def as_row(self) -> dict:
         """Its fields as its key and `stage.json` hold them: options as pairs of name and value, parents inside."""
         plain = asdict(replace(self, parent=None, parent_step=None, options=None))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from calib_utils import models
+from calib_utils import crossing, models
 from calib_utils.models import LanguageModel
 from calib_utils.training.stage import Stage
+from calib_utils.types import Origin
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Trained:
     folder : holds `step-N/` (adapter or whole model) for every kept step, `log.csv` and `stage.json`.
     base : name of the model below the adapter: the base model, or the folder of a fully trained parent.
     dtype, device : how to load it.
+    origin : what finds what is shipped of it.
     """
 
     stage: Stage
@@ -31,11 +33,16 @@ class Trained:
     base: str
     dtype: str
     device: str
+    origin: Origin
 
     @property
     def log(self) -> pd.DataFrame:
         """One row per step: loss, and what the method reports (log-probabilities of chosen and rejected, reward)."""
-        return pd.read_csv(self.folder / "log.csv")
+        if crossing.reading():
+            return crossing.found("log", self.origin.key, self.origin)
+        table = pd.read_csv(self.folder / "log.csv")
+        crossing.note("log", self.origin.key, table)
+        return table
 
     @property
     def finished(self) -> bool:
@@ -53,4 +60,5 @@ class Trained:
     def load(self, step: int | None = None) -> LanguageModel:
         """The model after `step`, with the adapter merged into the weights."""
         name, adapter = self.where(step)
-        return models.load(name, self.dtype, self.device, adapter)
+        origin = replace(self.origin, step=step or self.stage.steps)
+        return models.load(name, self.dtype, self.device, adapter, origin=origin)

@@ -36,8 +36,8 @@ class Report(Study):
 
     @cached_property
     def by_seed(self) -> pd.DataFrame:
-        """`MEASURES` of every condition and training seed (`study.per_seed` of `answers`)."""
-        return per_seed(self.answers(), _BY)
+        """`MEASURES` of every condition and training seed (`Study.measured`)."""
+        return self.measured(_BY)
 
     def drawing(self):
         """The mechanism on one question; the numbers are those of the classes and those of the texts."""

@@ -8,41 +8,44 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from scipy import stats
 from tqdm import tqdm
 
-from calib_utils import metrics, models, semantics, storage
+from calib_utils import crossing, metrics, models, semantics, storage
+from calib_utils.crossing import Lazy
 from calib_utils.data import world as data_world
 from calib_utils.data.world.answers import AnswerWorld
 from calib_utils.data.world.lookups import STYLES, LookupWorld
 from calib_utils.metrics.scores import auroc
 from calib_utils.models import LanguageModel
+from calib_utils.records.kept import kept
 from calib_utils.studies.selection import select
 from calib_utils.studies.temperature_scaling import fit_temperature
-from calib_utils.types import Completion, Record
-from calib_utils.world import exact, house, mechanism, probe
-from calib_utils.world.stack import Stack
-from calib_utils.world.training import (
-    Reading,
-    Tuning,
-    draw,
-    read_answers,
-    read_lookups,
-    response_mask,
-    tune,
-)
+from calib_utils.types import Completion, Origin, Record
+from calib_utils.world import house, mechanism
+
+if TYPE_CHECKING:
+    import torch
+
+    from calib_utils.world import exact, probe
+    from calib_utils.world.stack import Stack
+    from calib_utils.world.training import Reading, Tuning, draw, read_answers, read_lookups, response_mask, tune
+else:  # what trains and measures: tables that are there already need none of it, nor torch
+    torch, exact, probe = map(Lazy, ("torch", "calib_utils.world.exact", "calib_utils.world.probe"))
+    Stack = Lazy("calib_utils.world.stack:Stack")
+    names = ("Reading", "Tuning", "draw", "read_answers", "read_lookups", "response_mask", "tune")
+    Reading, Tuning, draw, read_answers, read_lookups, response_mask, tune = (
+        Lazy(f"calib_utils.world.training:{name}") for name in names
+    )
 
 _UNUSED = ("profile", "figures", "runs", "n_boot")  # parameters that no table of a study depends on
 _CHOICES = 4
@@ -72,9 +75,12 @@ class Study:
         self.seeds = list(run.train_seeds)
         self.worlds = [run.answer_world(seed) for seed in self.seeds]
         self.lookup_worlds = [run.lookup_world(seed) for seed in self.seeds]
-        self.reading = Reading(
-            run.read_steps, run.read_batch, run.read_lr, run.width, keep=tuple(s for s in run.kept_steps)
-        )
+
+    @cached_property
+    def reading(self) -> Reading:
+        """How the base models read."""
+        run = self.run
+        return Reading(run.read_steps, run.read_batch, run.read_lr, run.width, keep=tuple(run.kept_steps))
 
     @cached_property
     def read(self) -> dict[int, Stack]:
@@ -98,10 +104,12 @@ class Study:
 
     def language_model(self, at: int) -> LanguageModel:
         """A base model as one of the project's own: saved in the folder of runs, and loaded like any other."""
-        folder = self.home / f"base-{self.seeds[at]}-{self._key('base')}"
-        if not folder.is_dir():
+        origin = Origin(f"world {self.seeds[at]}, width {self.run.width}", key=storage.digest(self._parts()))
+        key = "" if crossing.reading() else self._key("base")
+        folder = self.home / f"base-{self.seeds[at]}-{key}"
+        if not (crossing.reading() or folder.is_dir()):
             self.base.save(at, self.worlds[at].tokenizer(), folder)
-        return models.load(str(folder), dtype="float32", device="cpu")
+        return models.load(str(folder), dtype="float32", device="cpu", origin=origin)
 
     def exact(self, at: int, n: int) -> np.ndarray:
         """(n, answers) class masses of one base model for its first `n` test questions."""
@@ -156,6 +164,10 @@ class Study:
         changed |= {f"form {form}": self._dpo(**catto, calibration_form=form) for form in run.forms}
         found |= {("ablation", name): settings for name, settings in changed.items()}
         return found
+
+    def measured(self, by: Sequence[str]) -> pd.DataFrame:
+        """`per_seed` of `answers`: what is shipped, a hundredth of their size."""
+        return self._kept(f"measured-{'-'.join(by)}", lambda: per_seed(self.answers(), by))
 
     def answers(self) -> pd.DataFrame:
         """Scores of every model of answers: reading, width, shift, tuning, methods and remedies."""
@@ -435,19 +447,17 @@ class Study:
         classes = pd.DataFrame({**named, "read": base[order], "preferred": broken[order]}).assign(question=question)
         return pd.DataFrame(rows), classes
 
+    def _parts(self) -> dict:
+        return {name: value for name, value in self.run.model_dump().items() if name not in _UNUSED}
+
     def _key(self, name: str) -> str:
-        parts = {name: value for name, value in self.run.model_dump().items() if name not in _UNUSED}
+        parts = self._parts()
         told = json.dumps([name, parts, _code(), torch.__version__], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _kept(self, name: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-        target = self.home / f"{name}-{self._key(name)}.table"
-        with storage.lock(target):
-            if not target.exists():
-                content = io.BytesIO()
-                pq.write_table(pa.Table.from_pandas(compute(), preserve_index=False), content, compression="zstd")
-                storage.publish(target, content.getvalue())
-        return pq.read_table(target).to_pandas()
+        key = "" if crossing.reading() else f"-{self._key(name)}"
+        return kept("world", self.home / f"{name}{key}.table", name, self._parts(), compute)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,13 @@ EXTRAS = {name: list(map(Requirement, lines)) for name, lines in PROJECT["option
 DECLARED = {canonicalize_name(one.name): one for one in [*CORE, *(one for extra in EXTRAS.values() for one in extra)]}
 OF_CORE = {canonicalize_name(one.name) for one in CORE}
 DISTRIBUTION = {"yaml": "pyyaml", "PIL": "pillow"}  # where the name that is imported is another
-PINNED = ["requirements.txt", "requirements-vllm.txt", "requirements-no-deps.txt", "binder/requirements.txt"]
+PINNED = [
+    "requirements.txt",
+    "requirements-read.txt",
+    "requirements-vllm.txt",
+    "requirements-no-deps.txt",
+    "binder/requirements.txt",
+]
 PINNED += ["requirements-site.txt"]
 
 
@@ -60,6 +66,14 @@ def test_every_declared_dependency_is_a_lower_bound_and_pinned():
     assert {one.operator for requirement in DECLARED.values() for one in requirement.specifier} == {">="}
     # so that `-e .`, the last line of requirements.txt, neither adds nor changes anything
     assert {canonicalize_name(pin.name) for pin in pins("requirements.txt")} >= OF_CORE
+
+
+def test_reading_has_all_of_the_core_in_the_versions_that_measured_and_no_torch():
+    reading, measuring = (
+        {canonicalize_name(pin.name): pin for pin in pins(f"requirements{n}.txt")} for n in ("-read", "")
+    )
+    assert OF_CORE <= reading.keys() <= measuring.keys() - {"torch", "transformers", "trl", "peft"}
+    assert all(str(measuring[name]) == str(pin) for name, pin in reading.items())
 
 
 def test_every_import_of_the_package_and_the_notebooks_is_declared():

@@ -18,6 +18,7 @@ import papermill
 import pytest
 from nbclient import NotebookClient
 from papermill import inspect_notebook
+from test_house import ABSENT
 
 from calib_utils import claims, models, semantics, training
 from calib_utils.config import PROFILES, profile_parameters
@@ -180,6 +181,25 @@ def test_runs_in_smoke_on_the_real_model(notebook, tmp_path):
     first = {path.name: path.read_bytes() for path in pictures}
     runner.run(notebook, "smoke", where, tmp_path / "again")  # from records: same bytes
     assert {path.name: path.read_bytes() for path in pictures} == first
+    redraw_without_models(notebook, tmp_path)
+    for name in made["files"]:
+        if Path(name).parent.name == "records":
+            assert overview or manifest.sha256(tmp_path / "figures" / name) == made["files"][name]
+    assert overview or f"records/{notebook.stem[:2]}_tables.parquet" in made["files"]
+
+
+def redraw_without_models(notebook, folder):
+    """In a process that has no torch, transformers, trl, peft or runs: all figures and claims, byte for byte."""
+    if (folder / "runs").exists():
+        (folder / "runs").rename(folder / "measured")
+    (folder / "blocked").mkdir()
+    (folder / "blocked" / "sitecustomize.py").write_text(ABSENT)
+    words = ["redraw", "--only", notebook.stem[:2], "--figures", str(folder / "figures"), "--jobs", "1"]
+    path = os.pathsep.join([str(folder / "blocked"), str(ROOT)])
+    command = [sys.executable, "-m", "calib_utils", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0 and "all as in the run, byte for byte" in done.stdout, (done.stdout, done.stderr)
+    assert not (folder / "runs").exists()
 
 
 def test_a_published_series_goes_through_the_lifecycle_notebook(tmp_path):

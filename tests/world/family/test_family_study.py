@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from calib_utils.claims import CLAIMS
-from calib_utils.family import study
 from calib_utils.studies import LifecycleStudy, lifecycle
+from calib_utils.world.family import study
 
 SMALL = {
     "shapes": [[16, 1], [32, 1]], "train_seeds": [0, 1], "pretrain_steps": 6, "kept_steps": [2], "pretrain_batch": 4,

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from calib_utils.errors import TrainingError
-from calib_utils.family.text import ANSWER_LONGEST, FactWorld, Lesson, instructions
 from calib_utils.models import best_cpu_dtype
+from calib_utils.world.family.text import ANSWER_LONGEST, FactWorld, Lesson, instructions
 from calib_utils.world.stack import Stack
 from calib_utils.world.training import draw, response_logprobs
 

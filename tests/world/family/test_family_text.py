@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from calib_utils.family.text import EVERYTHING, RELATIONS, ROW, FactWorld, Lesson, instructions, spread
+from calib_utils.world.family.text import EVERYTHING, RELATIONS, ROW, FactWorld, Lesson, instructions, spread
 
 WORLD = FactWorld(seed=3)
 WORDS = {at: word for word, at in WORLD.ids.items()}

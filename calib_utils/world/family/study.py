@@ -22,11 +22,11 @@ import torch
 from tqdm import tqdm
 
 from calib_utils import models, storage
-from calib_utils.family import tasks
-from calib_utils.family.learning import PreTraining, Shape, Tuning, pretrain, tune
-from calib_utils.family.text import EVERYTHING, RELATIONS, FactWorld, Lesson, instructions, spread
 from calib_utils.studies.lifecycle import PANELS
 from calib_utils.studies.published import Series
+from calib_utils.world.family import tasks
+from calib_utils.world.family.learning import PreTraining, Shape, Tuning, pretrain, tune
+from calib_utils.world.family.text import EVERYTHING, RELATIONS, FactWorld, Lesson, instructions, spread
 from calib_utils.world.stack import Stack
 
 _UNUSED = ("profile", "figures", "runs", "n_boot", "models", "revisions", "device", "dtype", "max_rows")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from calib_utils.errors import TrainingError
-from calib_utils.family import learning, tasks
-from calib_utils.family.learning import PreTraining, Shape, Tuning, pretrain, tune
-from calib_utils.family.text import RELATIONS, FactWorld, Lesson, instructions
+from calib_utils.world.family import learning, tasks
+from calib_utils.world.family.learning import PreTraining, Shape, Tuning, pretrain, tune
+from calib_utils.world.family.text import RELATIONS, FactWorld, Lesson, instructions
 
 WORLDS = [FactWorld((20, 10, 16, 4), seed=seed) for seed in (0, 1)]
 LESSON = Lesson(RELATIONS[:1], 1)

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from calib_utils.claims import TASKS
-from calib_utils.family.text import RELATIONS, ROW, FactWorld
+from calib_utils.world.family.text import RELATIONS, ROW, FactWorld
 from calib_utils.world.stack import Stack
 
 PAPER = TASKS

@@ -1,0 +1,36 @@
+"""Kept: tables of models that are trained and measured here as a whole, computed once and shipped. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from calib_utils import crossing, storage
+from calib_utils.records import store
+
+
+def kept(kind: str, target: Path, name: str, parts: Mapping, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table that `compute()` gives, or has given into the file `target`, or that was shipped.
+
+    Parameters
+    ----------
+    kind : what the tables are of, such as "world".
+    target : its name tells all that decides the table on this machine, code and versions included.
+    name, parts : what finds the shipped table: its own name, and the parameters that it may depend on.
+
+    Raises RecordError for a damaged file, and where shipped records are read for a table that is not among them.
+    """
+    key = storage.digest([name, dict(parts)])
+    if crossing.reading():
+        return crossing.found(kind, key, name)
+    with store.lock(target):
+        if not target.exists():
+            with crossing.aside():  # what a table is made of is not shipped beside it
+                table = compute()
+            store.publish(pa.Table.from_pandas(table, preserve_index=False), target)
+    table = store.read_table(target).to_pandas()
+    crossing.note(kind, key, table)
+    return table
