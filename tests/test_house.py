@@ -23,7 +23,7 @@ LAYERS = (
     ("records",),
     ("training",),
     ("studies",),
-    ("audit", "world"),
+    ("world",),
     ("running",),
     ("__main__",),
 )
@@ -41,7 +41,8 @@ TORCH_FREE = """types errors text storage home config crossing prompts claims cl
     training training.stage training.methods training.lineage training.trained training.pretraining training.losses
     studies studies.parameters studies.chains studies.selection studies.temperature_scaling studies.regimes
     studies.lifecycle world world.study world.statements world.pictures world.mechanism world.house
-    audit audit.asking audit.endpoint audit.harness audit.report audit.result records.resuming data.own
+    studies.audit studies.audit.asking studies.audit.endpoint studies.audit.harness studies.audit.report
+    studies.audit.result records.resuming data.own
     running running.audit running.cli running.runner running.batch running.manifest running.verify
     running.redraw""".split()
 

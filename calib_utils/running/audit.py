@@ -52,7 +52,7 @@ def add_command(commands) -> argparse.ArgumentParser:
 
 def run(options) -> int:
     """Audit what the options name, print the verdicts, write page and numbers."""
-    from calib_utils import audit
+    from calib_utils.studies import audit
 
     if bool(options.log) == bool(options.models):
         raise ConfigError("name a model and --data to ask it, or --log with files of lm-evaluation-harness; not both")
@@ -101,7 +101,7 @@ def _say(line: str) -> None:
 
 
 def _model(name: str, options):
-    from calib_utils.audit import Endpoint
+    from calib_utils.studies.audit import Endpoint
 
     if not options.endpoint:
         return name

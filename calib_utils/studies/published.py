@@ -1,7 +1,7 @@
 """Published: a series of published checkpoints in place of the family of notebook 06, with the same table of scores.
 
 Facts and texts are those of a data set, tuning is by trl and peft. Panels, conditions and strengths are those of
-`calib_utils.world.family.study`; what the series lacks (reading again, new people) is left out.
+the study of the family; what the series lacks (reading again, new people) is left out.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Series:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     def conditions(self) -> dict[str, tuple[lifecycle.Condition, lifecycle.Condition]]:
-        """Per claim the two conditions that it compares, as `calib_utils.world.family.study.Study.conditions`."""
+        """Per claim the two conditions that it compares, as the study of the family does."""
         run, last = self.run, self.steps[-1]
         full = ("tuning", "full", run.reported_epochs)
         found = {

@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calib_utils import prompts
-from calib_utils.audit.endpoint import Endpoint, Messages
-from calib_utils.audit.harness import group_logs, read_log
-from calib_utils.audit.result import Answered, Result, differences, measure
 from calib_utils.data import entity as entity_of
 from calib_utils.data import known_names, load_questions, own_questions, sample_evenly
 from calib_utils.errors import ConfigError, DataError, ModelError, SamplingError
@@ -24,6 +21,9 @@ from calib_utils.semantics import (
     option_probabilities,
     right_class,
 )
+from calib_utils.studies.audit.endpoint import Endpoint, Messages
+from calib_utils.studies.audit.harness import group_logs, read_log
+from calib_utils.studies.audit.result import Answered, Result, differences, measure
 from calib_utils.text import NO_ANSWER, canonical_text
 from calib_utils.types import Collapse, Question, Record, Response
 

@@ -8,10 +8,10 @@ import pytest
 from conftest import tiny_model
 from server import Manners, serving
 
-from calib_utils.audit import Endpoint, Settings, audit
 from calib_utils.errors import ModelError, SamplingError
 from calib_utils.records import read
 from calib_utils.running.cli import main
+from calib_utils.studies.audit import Endpoint, Settings, audit
 from calib_utils.types import Prompt, SamplingConfig
 
 KEY = "sk-a-key-that-nobody-may-see"

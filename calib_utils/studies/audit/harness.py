@@ -27,8 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from calib_utils.audit.result import Answered
 from calib_utils.errors import DataError
+from calib_utils.studies.audit.result import Answered
 
 _NAME = re.compile(r"samples_(?P<task>.+?)(?:_\d{4}-\d{2}-\d{2}T[\d.:-]+)?\.jsonl$")
 _TEXTS = ("question", "query", "goal", "sentence", "premise", "ctx", "passage")  # where data sets keep the question

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from calib_utils.audit.harness import group_logs, read_log, task_of
 from calib_utils.errors import DataError
 from calib_utils.running.cli import main
+from calib_utils.studies.audit.harness import group_logs, read_log, task_of
 
 
 def sample(doc_id=0, lls=(-1.0, -3.0, -2.0), target="0", options=("Lima", "Quito", "La Paz"), **fields):

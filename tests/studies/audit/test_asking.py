@@ -12,14 +12,14 @@ from server import serving
 from test_harness import sample as log_line
 
 from calib_utils import models
-from calib_utils.audit import Settings, audit
-from calib_utils.audit.asking import named_option, with_letters
 from calib_utils.data import own_questions
 from calib_utils.errors import ConfigError, DataError, SamplingError
 from calib_utils.home import ROOT
 from calib_utils.prompts import build_prompts
 from calib_utils.records import collecting
 from calib_utils.sampling import option_logprobs
+from calib_utils.studies.audit import Settings, audit
+from calib_utils.studies.audit.asking import named_option, with_letters
 from calib_utils.types import Question, Response
 
 WORDS = ("red", "blue", "green", "one", "two", "yes", "no", "#", "A")

@@ -15,9 +15,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from calib_utils import home, metrics, plots, storage
-from calib_utils.audit.asking import Audit
-from calib_utils.audit.result import FOLDS, METRICS, Answered, Result, brief, difference_sentence
 from calib_utils.metrics import METRICS as TABLE
+from calib_utils.studies.audit.asking import Audit
+from calib_utils.studies.audit.result import FOLDS, METRICS, Answered, Result, brief, difference_sentence
 from calib_utils.types import Estimate
 
 EXAMPLES = 5  # of each kind

@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 
-from calib_utils.audit import report
-from calib_utils.audit.asking import Audit
-from calib_utils.audit.result import LEAST, Answered, difference_sentence, differences, measure
 from calib_utils.errors import DataError
+from calib_utils.studies.audit import report
+from calib_utils.studies.audit.asking import Audit
+from calib_utils.studies.audit.result import LEAST, Answered, difference_sentence, differences, measure
 
 
 def answers(n=400, sharpen=1.0, seed=0, groups=("a", "b")):
