@@ -112,6 +112,8 @@ def line_panels(
     figure, axes = diagrams.grid(-(-len(tables) // many), many, width, height, **options)
     for ax, (title, table) in zip(axes.flat, tables.items(), strict=False):
         diagrams.lines(table, x, group, xlabel, ylabel, title, ax, log)
+        if ax.dataLim.y1 > ax.get_ylim()[1]:  # a shared axis has the limits of the panel before
+            ax.set_ylim(top=1.05 * ax.dataLim.y1)
         if below:
             ax.get_legend().remove()
     if below:

@@ -182,3 +182,11 @@ def test_facets_have_a_row_per_metric_a_column_per_task_and_one_range_per_row():
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["x", "y"]
     with pytest.raises(ValueError, match="nothing to draw"):
         plots.facets(table[:0], labels, "model")
+
+
+def test_panels_that_share_an_axis_cut_no_line_off():
+    low = pd.DataFrame({"k": [1, 2], "name": "a", "value": [0.2, 0.3], "low": [0.1, 0.2], "high": [0.3, 0.4], "n": 9})
+    high = low.assign(value=[0.7, 0.8], low=[0.6, 0.7], high=[0.8, 0.9])
+    figure = plots.line_panels({"low": low, "high": high}, "k", "name", "k", "accuracy", sharey=True)
+    bottom, top = figure.axes[0].get_ylim()
+    assert (bottom, figure.axes[1].get_ylim()) == (0, (bottom, top)) and top > 0.9
