@@ -3,23 +3,25 @@
 # make quick     the tests that train and run nothing, in under two minutes
 # make engine    snakemake, for grids on many machines
 # make course    the assignments' environment and the folder of a course: make course COURSE=runs/2027 COURSE_SEED=2027
+# make kernel    lets that environment grade assignment 7, which trains models: a kernel that runs in the environment above
 PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= cpu
 BIN     := $(VENV)/bin
 COURSE  ?= runs/course
 COURSE_SEED ?= 0
+KERNEL  := $(VENV)-course/share/jupyter/kernels/calibration-world/kernel.json
 
 QUICK   := tests/test_*.py tests/running/test_manifest.py tests/running/test_verify.py tests/training/test_losses.py \
            $(addprefix tests/,data metrics plots records semantics studies)
 
-.PHONY: figures test quick bench env engine course clean
+.PHONY: figures test quick bench env engine course kernel clean
 
 figures: env
 	$(BIN)/python -m calib_utils run --profile $(PROFILE)
 	$(BIN)/python -m calib_utils readme
 
-test: env engine $(VENV)-course/.installed
+test: env engine kernel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
@@ -39,6 +41,7 @@ bench: env
 course: $(VENV)-course/.installed
 	$(VENV)-course/bin/python notebooks/assignments/build_course.py --seed $(COURSE_SEED) --folder $(COURSE)
 
+kernel: $(KERNEL)
 env: $(VENV)/.installed
 engine: $(VENV)-batch/.installed
 
@@ -56,6 +59,10 @@ $(VENV)-batch/.installed: requirements-batch.txt
 $(VENV)-course/.installed: requirements-course.txt
 	$(PYTHON) -m venv $(VENV)-course
 	$(VENV)-course/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-course.txt
+	touch $@
+
+$(KERNEL): $(VENV)/.installed $(VENV)-course/.installed
+	$(BIN)/python -m ipykernel install --prefix $(VENV)-course --name calibration-world --display-name "Calibration world (torch)"
 	touch $@
 
 clean:
