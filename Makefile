@@ -7,6 +7,7 @@
 # make browser   the explorer in JupyterLab in a headless Chromium (apt-get install chromium, or playwright install)
 # make engine    snakemake, for grids on many machines
 # make course    the assignments' environment and the folder of a course: make course COURSE=runs/2027 COURSE_SEED=2027
+# make kernel    lets that environment grade assignment 7, which trains models: a kernel that runs in the environment above
 PYTHON  ?= python3
 VENV    ?= .venv
 PROFILE ?= cpu
@@ -15,11 +16,12 @@ COURSE  ?= runs/course
 COURSE_SEED ?= 0
 # An environment that is there already serves for reading, too.
 READER  := $(if $(wildcard $(VENV)/.installed),$(VENV),$(VENV)-read)
+KERNEL  := $(VENV)-course/share/jupyter/kernels/calibration-world/kernel.json
 
 QUICK   := tests/test_*.py tests/running/test_manifest.py tests/running/test_verify.py tests/training/test_losses.py \
            $(addprefix tests/,data metrics plots records semantics studies)
 
-.PHONY: figures test quick bench env engine course redraw binder site browser clean
+.PHONY: figures test quick bench env engine course kernel redraw binder site browser clean
 
 figures: env
 	$(BIN)/python -m calib_utils run --profile $(PROFILE)
@@ -29,7 +31,7 @@ figures: env
 redraw: $(READER)/.installed
 	$(READER)/bin/python -m calib_utils redraw
 
-test: env engine binder $(VENV)-course/.installed
+test: env engine binder kernel
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
@@ -55,6 +57,7 @@ site: $(VENV)-site/.installed
 browser: binder $(VENV)-site/.installed
 	$(VENV)-site/bin/python -m pytest -o addopts= -q site/test_explorer_in_a_browser.py
 
+kernel: $(KERNEL)
 env: $(VENV)/.installed
 binder: $(VENV)-binder/.installed
 engine: $(VENV)-batch/.installed
@@ -88,6 +91,8 @@ $(VENV)-binder/.installed: binder/requirements.txt pyproject.toml
 $(VENV)-site/.installed: requirements-site.txt binder/requirements.txt
 	$(PYTHON) -m venv $(VENV)-site
 	$(VENV)-site/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-site.txt
+$(KERNEL): $(VENV)/.installed $(VENV)-course/.installed
+	$(BIN)/python -m ipykernel install --prefix $(VENV)-course --name calibration-world --display-name "Calibration world (torch)"
 	touch $@
 
 clean:

@@ -3,7 +3,8 @@
     python notebooks/assignments/build_course.py --seed 2027 --folder runs/course
 
 Solutions are public, so each course draws its own questions from the data: three quarters of them, and another split
-into dev and test. Functions graded by hidden tests stay the same; every number that a student reports differs.
+into dev and test. Assignment 7 gets worlds of its own. Functions graded by hidden tests stay the same; every number
+that a student reports differs.
 """
 
 from __future__ import annotations
@@ -28,13 +29,15 @@ NEEDS = {  # assignment -> tables that its notebook reads
     "a4": ("base_classes", "split"),
     "a5": ("base_classes",),
     "a6": ("tuned_scores",),
+    "a7": ("worlds",),
 }
 SHARE = 0.75  # of the questions that a course seed draws
 DEV = 0.4  # of the drawn questions
+WORLDS = 3  # generated worlds of assignment 7
 
 
 def course_data(seed: int) -> dict[str, pd.DataFrame]:
-    """The tables of the course with this seed: the same questions in all tables of one model."""
+    """The tables of the course with this seed: the same questions in all tables of one model, and its own worlds."""
     files = sorted((HERE / "data").glob("*.csv"))
     tables = {file.stem: pd.read_csv(file, keep_default_na=False) for file in files}
     for names, stream in ((BASE, 1), (TUNED, 2)):
@@ -49,7 +52,8 @@ def course_data(seed: int) -> dict[str, pd.DataFrame]:
             is_dev = np.arange(len(kept)) < DEV * len(kept)
             split = pd.DataFrame({"question_id": kept, "split": np.where(is_dev, "dev", "test")})
             tables["split"] = split.sort_values("question_id")
-    return tables
+    worlds = np.random.default_rng([seed, 3]).choice(1_000_000, WORLDS, replace=False)
+    return {**tables, "worlds": pd.DataFrame({"seed": worlds})}
 
 
 def build(folder: Path, seed: int) -> None:
