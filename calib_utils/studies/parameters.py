@@ -221,11 +221,11 @@ class ChainStudy(RunConfig):
     n_shots: Count = 8
     elsewhere: str = "multihop"
     known: list[str] = ["country_of_capital", "continent", "currency", "language"]
-    n_elsewhere: Positive = 100
+    n_elsewhere: Positive = 110
     sft_steps: Positive = 112
     concise_steps: Positive = 48
     max_steps: Positive = 4
-    few_steps: Positive = 2
+    few_steps: Positive = 1
     n_few: Positive = 200
     sft_questions: Annotated[int, Field(ge=3)] = 900
     sft_lr: LearningRate = 6e-4
