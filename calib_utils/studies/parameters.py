@@ -221,7 +221,7 @@ class ChainStudy(RunConfig):
     n_shots: Count = 8
     elsewhere: str = "multihop"
     known: list[str] = ["country_of_capital", "continent", "currency", "language"]
-    n_elsewhere: Positive = 110
+    n_elsewhere: Positive = 100
     sft_steps: Positive = 112
     concise_steps: Positive = 48
     max_steps: Positive = 4
