@@ -20,7 +20,8 @@ CLAIMS = (
         SEMANTIC,
         "smECE 0.031 to 0.047 (GSM8K), 0.038 (OpenMathInstruct, Qwen2.5-Math-72B)",
         "kept: few-shot base model, concise answers to mathematics, frequencies of M draws at temperature 1, smECE. "
-        "Departs: generated word problems of one or two steps in place of GSM8K, 270M parameters, M = 20",
+        "Departs: generated word problems of one step (those within the model's reach) in place of GSM8K, 270M "
+        "parameters, M = 20",
         "smECE of concise answers of the base model",
         CALIBRATED,
         (TELLS_APART,),
@@ -36,7 +37,7 @@ CLAIMS = (
         SEMANTIC,
         "base models with chains: underconfident (read off diagrams)",
         "kept: few-shot base model with worked chains, frequencies of M draws at temperature 1. Departs: 270M "
-        "parameters, generated word problems of one or two steps, M = 20",
+        "parameters, generated word problems of one step (those within the model's reach), M = 20",
         "mean confidence minus accuracy of the base model's chains",
         Effect("signed gap", BELOW, margin=_GAP),
     ),
@@ -48,7 +49,7 @@ CLAIMS = (
         "No paper states it: chains are measured on mathematics there. Reviewers asked for other questions.",
         SEMANTIC,
         "not measured there",
-        "the paper's setting on two-hop questions whose first hop the model mostly knows",
+        "the paper's setting on two-hop questions of relations that the model partly knows",
         "mean confidence minus accuracy of the base model's chains",
         Effect("signed gap", BELOW, margin=_GAP),
     ),

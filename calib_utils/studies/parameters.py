@@ -331,7 +331,7 @@ class ChainStudy(RunConfig):
     sft_steps: Positive = 112
     concise_steps: Positive = 48
     max_steps: Positive = 4
-    few_steps: Positive = 2
+    few_steps: Positive = 1
     n_few: Positive = 200
     sft_questions: Annotated[int, Field(ge=3)] = 900
     sft_lr: LearningRate = 6e-4
