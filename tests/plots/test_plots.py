@@ -143,12 +143,13 @@ def test_a_plot_of_nothing_says_so():
 
 def test_the_same_numbers_give_the_same_bytes(tmp_path):
     for name in ("one", "two"):
-        plots.use_style()
-        figure, axes = plots.panels(2)
-        curve, estimate = example()
-        plots.reliability_diagram(curve, estimate, "a", axes[0])
-        plots.save(figure, tmp_path / f"{name}.png", curve)
-        plt.close(figure)
+        with plt.rc_context():
+            plots.use_style()
+            figure, axes = plots.panels(2)
+            curve, estimate = example()
+            plots.reliability_diagram(curve, estimate, "a", axes[0])
+            plots.save(figure, tmp_path / f"{name}.png", curve)
+            plt.close(figure)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert np.allclose(pd.read_csv(tmp_path / "one.csv"), curve, rtol=1e-5)
