@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import os
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +100,17 @@ def note(kind: str, key: str, value: object, anywhere: bool = False) -> None:
 def noted() -> Notes:
     """All that this process has noted."""
     return _notes
+
+
+def on_demand(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
+    """A package's `__getattr__`: each of `names` is loaded from its file there when it is asked for (PEP 562)."""
+
+    def find(name: str):
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{names[name]}"), name)
+
+    return find
 
 
 class Lazy:

@@ -72,6 +72,22 @@ def sampling_config(
     return SamplingConfig(n_samples, temperature, longest, STOP, seed)
 
 
+def option_texts(questions: Sequence[Question], asked: Sequence[Prompt]) -> list[list[str]]:
+    """The options of every question as continuations of its prompt, as `sampling.option_logprobs` takes them."""
+    return [
+        [f"{prompt.blank}{choice}" for choice in question.choices or ()]
+        for question, prompt in zip(questions, asked, strict=True)
+    ]
+
+
+def ending(lm, after_examples: bool) -> str:
+    """What ends an answer: as the worked examples do, or where there are none the token that ends a trained one.
+
+    `lm` has a `tokenizer`, which is read only where it is needed.
+    """
+    return ENDING if after_examples else lm.tokenizer.eos_token or ENDING
+
+
 def pick_shots(train: Sequence[Question], n: int, seed: int) -> list[Question]:
     """`n` worked examples from the train split, as many different relations as possible, in random order.
 

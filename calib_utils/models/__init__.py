@@ -1,7 +1,6 @@
 """Models: a causal language model from a name (bundled weights, local folder or hub id), read when it is needed."""
 
-import importlib
-
+from calib_utils.crossing import on_demand
 from calib_utils.models.bundled import BUNDLED as BUNDLED
 from calib_utils.models.bundled import CACHE_VARIABLE as CACHE_VARIABLE
 from calib_utils.models.bundled import DEFAULT_MODEL as DEFAULT_MODEL
@@ -10,25 +9,21 @@ from calib_utils.models.bundled import cache_dir as cache_dir
 from calib_utils.models.bundled import check_name as check_name
 
 # Loaded when they are asked for, and torch with them.
-_LAZY = {
-    "best_cpu_dtype": "device",
-    "resolve_device": "device",
-    "resolve_dtype": "device",
-    "describe": "identity",
-    "find": "identity",
-    "fingerprint": "identity",
-    "loaded": "identity",
-    "version": "identity",
-    "LanguageModel": "language_model",
-    "encode": "language_model",
-    "needs_weights": "language_model",
-    "load": "loading",
-    "without_bars": "loading",
-}
-
-
-def __getattr__(name: str):
-    """What needs torch is loaded when it is asked for."""
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"calib_utils.models.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = on_demand(
+    __name__,
+    {
+        "best_cpu_dtype": "device",
+        "resolve_device": "device",
+        "resolve_dtype": "device",
+        "describe": "identity",
+        "find": "identity",
+        "fingerprint": "identity",
+        "loaded": "identity",
+        "version": "identity",
+        "LanguageModel": "language_model",
+        "encode": "language_model",
+        "needs_weights": "language_model",
+        "load": "loading",
+        "without_bars": "loading",
+    },
+)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from calib_utils import crossing
 from calib_utils.models import LanguageModel, describe
@@ -104,11 +103,7 @@ def cached_table(
     if crossing.reading():
         return crossing.found(label, key, lm.origin)
     target = Path(folder) / label / f"{table_key(describe(lm), parts)}.table"
-    if not target.exists():
-        with store.lock(target):
-            if not target.exists():
-                store.publish(pa.Table.from_pandas(compute(), preserve_index=False), target)
-    table = store.read_table(target).to_pandas()
+    table = store.stored(target, compute)
     crossing.note(label, key, table)
     return table
 

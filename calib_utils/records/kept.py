@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 
 from calib_utils import crossing, storage
 from calib_utils.records import store
@@ -26,11 +26,12 @@ def kept(kind: str, target: Path, name: str, parts: Mapping, compute: Callable[[
     key = storage.digest([name, dict(parts)])
     if crossing.reading():
         return crossing.found(kind, key, name)
-    with store.lock(target):
-        if not target.exists():
-            with crossing.aside():  # what a table is made of is not shipped beside it
-                table = compute()
-            store.publish(pa.Table.from_pandas(table, preserve_index=False), target)
-    table = store.read_table(target).to_pandas()
+    with crossing.aside():  # what a table is made of is not shipped beside it
+        table = store.stored(target, compute)
     crossing.note(kind, key, table)
     return table
+
+
+def code_digest(paths: Iterable[Path]) -> str:
+    """16 hexadecimal digits that change when these files do: tables of other code are not used again."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]

@@ -6,12 +6,13 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -71,6 +72,15 @@ def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         raise RecordError(
             f"{path} is damaged ({error}); delete it and run again: what it held is computed anew"
         ) from error
+
+
+def stored(target: Path, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """The table in the file `target`, put there by `compute()` where it is not yet; of two processes one waits."""
+    if not target.exists():
+        with lock(target):
+            if not target.exists():
+                publish(pa.Table.from_pandas(compute(), preserve_index=False), target)
+    return read_table(target).to_pandas()
 
 
 def write(rows: Sequence[Record], prompts: Sequence[Prompt], home: Path) -> None:

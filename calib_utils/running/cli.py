@@ -101,8 +101,7 @@ def _run(options) -> int:
     notebooks = runner.assign(runner.find_notebooks(options.only), {**given, "figures": figures})
     for notebook, overrides in notebooks.items():  # everything is checked before anything starts
         runner.parameters_of(notebook, options.profile, overrides)
-    if options.jobs is not None and options.jobs < 1:
-        raise ConfigError(f"--jobs is {options.jobs}; it must be at least 1")
+    _check_jobs(options.jobs)
     options.output = (options.output or output).resolve()
     if options.dry_run:
         for notebook, overrides in notebooks.items():
@@ -238,6 +237,11 @@ def _verify(options) -> int:
     return 1 if wrong.any() or failed else 0
 
 
+def _check_jobs(jobs: int | None) -> None:
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs is {jobs}; it must be at least 1")
+
+
 def _described(notebook: Path, folder: Path) -> dict:
     """The manifest of a notebook's figures in a folder, where everything is as it says; ConfigError otherwise."""
     from calib_utils.running import manifest, runner
@@ -257,8 +261,7 @@ def _redraw(options) -> int:
     from calib_utils.running import redraw, runner
 
     figures, target = (options.figures or ROOT / "figures").resolve(), ROOT / "runs" / "redraw"
-    if options.jobs is not None and options.jobs < 1:
-        raise ConfigError(f"--jobs is {options.jobs}; it must be at least 1")
+    _check_jobs(options.jobs)
     notebooks = [
         path for path in runner.find_notebooks(options.only) if options.only or redraw.shipped_of(path, figures)
     ]

@@ -84,7 +84,7 @@ def shown(executed: nbformat.NotebookNode, about: dict) -> nbformat.NotebookNode
             fresh |= {"outputs": [_output(one) for one in cell.outputs if one.get("name") != "stderr"]}
             fresh |= {"execution_count": None}
         cells.append(nbformat.from_dict(fresh))
-    kept = {name: executed.metadata[name] for name in ("kernelspec", "language_info") if name in executed.metadata}
+    kept = {name: executed.metadata[name] for name in ("kernelspec",) if name in executed.metadata}
     kept["language_info"] = {"name": "python"}
     kept["run"] = {name: about[name] for name in ("started", "commit", "profile")}
     return nbformat.v4.new_notebook(cells=cells, metadata=kept, nbformat_minor=5)

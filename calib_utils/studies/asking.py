@@ -67,13 +67,10 @@ class Asking:
     def option_logprobs(
         self, lm: LanguageModel, questions: Sequence[Question], shots: Sequence[Question] = ()
     ) -> list[np.ndarray]:
-        """log p(option | prompt) of every question's options, computed or found in the records.
-
-        An answer ends as the worked examples do, or where there are none with the token that ends a trained answer.
-        """
+        """log p(option | prompt) of every question's options and their `prompts.ending`, computed or found."""
         from calib_utils import records
 
         asked = prompts.build_prompts(questions, shots, "concise", lm.tokenizer if self.chat else None)
-        options = [[f"{p.blank}{c}" for c in q.choices] for q, p in zip(questions, asked, strict=True)]
-        ending = prompts.ENDING if shots and not self.chat else lm.tokenizer.eos_token or prompts.ENDING
+        options = prompts.option_texts(questions, asked)
+        ending = prompts.ending(lm, bool(shots) and not self.chat)
         return records.collect_option_logprobs(lm, asked, options, self.records_dir, ending, self.max_rows)

@@ -31,8 +31,7 @@ class CattoMethods:
         found["cDPO"] = replace(beside, options=label_smoothed(self.label_smoothing))
         found["DPO + BCE"] = replace(catto, options=bce)
         if all(question.choices for question in self.pool("train")):
-            window = {"first": self.sft_questions, "n_questions": self.dpo_questions, "batch_size": 8}
-            found["CFT"] = Stage("cft", self.dpo_reported, self.cft_lr, self.sft, lora_rank=self.lora_rank, **window)
+            found["CFT"] = self.after_sft("cft", self.dpo_reported, self.cft_lr)
         return {**found, "CATTO": catto}
 
     def ablated(self) -> dict[str, Stage]:

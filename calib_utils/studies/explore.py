@@ -7,7 +7,7 @@ import html
 import io
 import os
 import textwrap
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from calib_utils import plots
 from calib_utils.config import STAGED
 from calib_utils.errors import ConfigError
-from calib_utils.studies.explorer import COLLAPSE, Choice, Explorer, Shown
+from calib_utils.studies.explorer import ALL, COLLAPSE, SOURCE, Choice, Explorer, Shown
 
 _DPI = 96
-_CHOSEN = ("stage", "style", "dataset", "relation", "collapse", "m", "temperature", "question")
+_CHOSEN = tuple(field.name for field in fields(Choice))
 
 
 def explore(records: pd.DataFrame, **choice):
@@ -114,7 +114,7 @@ class Panel:
 
     def _possible(self, wanted: Choice, kept) -> Choice:
         """The choice, what its source lacks replaced by what it has; values that are `kept` decide the source."""
-        chosen = {name: getattr(wanted, name) for name in ("stage", "style", "dataset")}
+        chosen = {name: getattr(wanted, name) for name in SOURCE}
         found = self.explorer.sources(**chosen)
         if found.empty:
             found = self.explorer.sources(**{name: value for name, value in chosen.items() if name in kept})
@@ -123,7 +123,7 @@ class Panel:
             raise ValueError(f"nothing is recorded for {chosen}; there are {there}")
         new = replace(wanted, **found.iloc[0].to_dict())
         if new.relation not in self.explorer.relations(new):
-            new = replace(new, relation="all")
+            new = replace(new, relation=ALL)
         most, here = self.explorer.n_draws(new), len(self.explorer.questions(new))
         full = self.choice.m == self.explorer.n_draws(self.choice) and "m" not in kept
         asked = new.question if new.question < here and new.relation == self.choice.relation else 0
@@ -133,7 +133,7 @@ class Panel:
         """What can be chosen now, without telling `_changed`."""
         choice, explorer = self.choice, self.explorer
         every = explorer.sources()
-        options = {name: list(dict.fromkeys(every[name])) for name in ("stage", "style", "dataset")}
+        options = {name: list(dict.fromkeys(every[name])) for name in SOURCE}
         options["relation"] = explorer.relations(choice)
         options["collapse"] = list(COLLAPSE)
         options["question"] = [(text, i) for i, text in enumerate(explorer.questions(choice))]

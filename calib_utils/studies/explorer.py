@@ -21,7 +21,7 @@ from calib_utils.types import Collapse, Estimate, Question, Response
 ALL = "all"  # relations
 N_BOOT = 200  # simulated data sets of an interval: fewer than in notebooks, so that a change shows at once
 _ERRORS = ("smece", "ece_equal_width_10")
-_SOURCE = ("stage", "style", "dataset")
+SOURCE = ("stage", "style", "dataset")  # fields of `Choice` that say whose answers are looked at
 
 
 def _semantic(style: str, names: dict) -> Collapse:
@@ -113,14 +113,14 @@ class Explorer:
             raise ValueError("there are no records at temperature 1 to explore; give rows of records.shipped.read")
         self._rows = {
             key: part.drop_duplicates("question_id").reset_index(drop=True)
-            for key, part in rows.assign(stage=stages(rows)).groupby(list(_SOURCE), sort=False)
+            for key, part in rows.assign(stage=stages(rows)).groupby(list(SOURCE), sort=False)
         }
         self._lineage = _lineage(rows)
         self._coded = lru_cache(maxsize=64)(self._code)
 
     def sources(self, **chosen: str) -> pd.DataFrame:
         """Combinations of stage, style and dataset that there are, those with the `chosen` values if given."""
-        table = pd.DataFrame(list(self._rows), columns=list(_SOURCE))
+        table = pd.DataFrame(list(self._rows), columns=list(SOURCE))
         for name, value in chosen.items():
             table = table[table[name] == value]
         return table.reset_index(drop=True)
@@ -134,7 +134,7 @@ class Explorer:
 
         Raises ValueError where nothing is recorded for it.
         """
-        found = self.sources(**{name: value for name, value in given.items() if name in _SOURCE})
+        found = self.sources(**{name: value for name, value in given.items() if name in SOURCE})
         if found.empty:
             raise ValueError(f"nothing is recorded for {given}; there are {self.sources().to_dict('records')}")
         choice = Choice(**{**found.iloc[0].to_dict(), **given})
@@ -198,7 +198,7 @@ class Explorer:
         )
 
     def _key(self, choice: Choice) -> tuple[str, ...]:
-        key = tuple(getattr(choice, name) for name in _SOURCE)
+        key = tuple(getattr(choice, name) for name in SOURCE)
         if key not in self._rows:
             raise ValueError(f"nothing is recorded for {key}; there are {list(self._rows)}")
         return key

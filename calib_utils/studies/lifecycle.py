@@ -60,6 +60,32 @@ def differences(
     return metrics.average([one for one in found.values() if one]), found
 
 
+def conditions(
+    run, models: Sequence[str], steps: Sequence[int], tuned: str, lessons: Sequence[str]
+) -> dict[str, tuple[Condition, Condition]]:
+    """Per claim of the study the two conditions whose errors are compared, that which it says is worse first.
+
+    `run` is a `LifecycleStudy`; `models` go from the smallest to the largest, `steps` from the first checkpoint to
+    the last, `lessons` from narrow to broad, and `tuned` is the model that is tuned. Preferences: `preferences`.
+    """
+    last, largest, epochs = steps[-1], models[-1], run.reported_epochs
+    return {
+        "scale": (("series", models[0], last), ("series", largest, last)),
+        "time": (("series", largest, steps[0]), ("series", largest, last)),
+        "instruction": (("tuning", "full", epochs), ("series", tuned, last)),
+        "epochs": (("tuning", "full", max(run.epochs)), ("tuning", "full", min(run.epochs))),
+        "lora": (("tuning", "full", epochs), ("tuning", "LoRA", epochs)),
+        "diversity": (("diversity", lessons[0], epochs), ("diversity", lessons[-1], epochs)),
+    }
+
+
+def preferences(run) -> dict[str, tuple[Condition, Condition]]:
+    """The same of the claims about preference tuning; GRPO without a KL term has a claim of its own."""
+    named = {"dpo": "DPO"} | {"rlhf" if weight else "grpo": f"GRPO, KL {weight:g}" for weight in run.kl_weights}
+    full = ("tuning", "full", run.reported_epochs)
+    return {claim: (("preference", name, run.rl_epochs), full) for claim, name in named.items()}
+
+
 def log_steps(last: int, per_decade: int = 3, first: int = 10) -> tuple[int, ...]:
     """Steps evenly spaced on a logarithmic axis from about `first` to `last`, which is one of them."""
     if not 1 <= first <= last or per_decade < 1:
@@ -92,25 +118,23 @@ def measure(
     asked = prompts.build_prompts(questions, shots, "concise", lm.tokenizer if chat else None)
     greedy = prompts.sampling_config("concise", 1, temperature=0.0)
     answers = records.collect(lm, questions, asked, greedy, folder, "greedy", max_rows=max_rows, progress=False)
-    shown = [prompt.shared + prompt.own for prompt in asked]
+    told = [prompt.shared + prompt.own for prompt in asked]
     tables = {
         TASKS[0]: records.cached_table(
             folder, "next-token", lm, [list(texts), seed], lambda: next_tokens(lm, texts, seed)
         ),
         TASKS[1]: records.cached_table(
-            folder, "first-token", lm, [shown, chat], lambda: first_tokens(lm, asked, answers)
+            folder, "first-token", lm, [told, chat], lambda: first_tokens(lm, asked, answers)
         ),
         WHOLE: generated(answers, collapse),
     }
-    posed = [(question, prompt) for question, prompt in zip(questions, asked, strict=True) if question.choices]
-    if posed:
-        options = [[f"{prompt.blank}{choice}" for choice in question.choices] for question, prompt in posed]
-        after_examples = bool(shots) and not chat  # then an answer ends as the examples' do
-        ending = prompts.ENDING if after_examples else lm.tokenizer.eos_token or prompts.ENDING
-        rated = records.collect_option_logprobs(
-            lm, [prompt for _, prompt in posed], options, folder, ending, max_rows
-        )
-        tables[TASKS[2]] = semantics.score_options([question for question, _ in posed], rated)
+    pairs = [pair for pair in zip(questions, asked, strict=True) if pair[0].choices]
+    if pairs:
+        posed, shown = zip(*pairs, strict=True)
+        ending = prompts.ending(lm, bool(shots) and not chat)
+        options = prompts.option_texts(posed, shown)
+        rated = records.collect_option_logprobs(lm, shown, options, folder, ending, max_rows)
+        tables[TASKS[2]] = semantics.score_options(posed, rated)
     return tables
 
 

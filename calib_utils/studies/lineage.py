@@ -59,8 +59,12 @@ class Lineage:
     def dpo(self) -> Stage:
         """Preference tuning of the SFT model, on the training questions after those of SFT."""
         pairs = {"beta": self.dpo_beta, "rejected": self.dpo_rejected, "keep": tuple(self.dpo_steps[:-1])}
+        return self.after_sft("dpo", self.dpo_steps[-1], self.dpo_lr, **pairs)
+
+    def after_sft(self, method: str, steps: int, learning_rate: float, **settings) -> Stage:
+        """A stage that starts from the SFT model, on the window of training questions after those of SFT."""
         window = {"first": self.sft_questions, "n_questions": self.dpo_questions, "batch_size": 8}
-        return Stage("dpo", self.dpo_steps[-1], self.dpo_lr, self.sft, lora_rank=self.lora_rank, **pairs, **window)
+        return Stage(method, steps, learning_rate, self.sft, lora_rank=self.lora_rank, **settings, **window)
 
     def dpo_on(self, rejected: str) -> Stage:
         """DPO on another kind of pairs: what they reject, one of `training.stage.REJECTED`."""

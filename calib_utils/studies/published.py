@@ -56,20 +56,10 @@ class Series:
 
     def conditions(self) -> dict[str, tuple[lifecycle.Condition, lifecycle.Condition]]:
         """Per claim the two conditions that it compares, as the study of the family does."""
-        run, last = self.run, self.steps[-1]
-        full = ("tuning", "full", run.reported_epochs)
-        found = {
-            "scale": (("series", run.models[0], last), ("series", run.models[-1], last)),
-            "time": (("series", run.models[-1], self.steps[0]), ("series", run.models[-1], last)),
-            "instruction": (full, ("series", self.tuned, last)),
-            "epochs": (("tuning", "full", max(run.epochs)), ("tuning", "full", min(run.epochs))),
-            "lora": (full, ("tuning", "LoRA", run.reported_epochs)),
-            "diversity": (("diversity", NARROW, run.reported_epochs), ("diversity", BROAD, run.reported_epochs)),
-        }
-        if self.steps[0] == last:
+        found = lifecycle.conditions(self.run, self.run.models, self.steps, self.tuned, (NARROW, BROAD))
+        if self.steps[0] == self.steps[-1]:
             del found["time"]  # one checkpoint is no series
-        named = {"dpo": "DPO"} | {"rlhf" if weight else "grpo": f"GRPO, KL {weight:g}" for weight in run.kl_weights}
-        return found | {claim: (("preference", name, run.rl_epochs), full) for claim, name in named.items()}
+        return found | lifecycle.preferences(self.run)
 
     def diversity(self) -> pd.DataFrame:
         """How diverse each lesson is: relations and distinct pairs of words."""

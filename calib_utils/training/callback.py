@@ -97,7 +97,7 @@ class CalibrationCallback(TrainerCallback):
         self.collapse = Semantic(sentences=chat or style == "sentence") if collapse is None else collapse
         self.asked = prompts.build_prompts(self.questions, shots, style, tokenizer if chat else None)
         self.config = prompts.sampling_config(style, n_samples, seed)
-        self.ending = prompts.ENDING if shots and not chat else tokenizer.eos_token or prompts.ENDING
+        self.ending = prompts.ending(self, bool(shots) and not chat)
         self.spacing: float = every
         self.spent, self.cost, self.last = 0.0, 0.0, -1
 
@@ -169,10 +169,7 @@ class CalibrationCallback(TrainerCallback):
         lm = LanguageModel.of(policy, self.tokenizer, "the model in training", "")
         with self.trainer.accelerator.autocast():
             if self.choice:
-                options = [
-                    [f"{prompt.blank}{choice}" for choice in question.choices or ()]
-                    for question, prompt in zip(self.questions, self.asked, strict=True)
-                ]
+                options = prompts.option_texts(self.questions, self.asked)
                 return score_options(self.questions, option_logprobs(lm, self.asked, options, self.ending))
             drawn = sample(lm, self.asked, self.config)
         records = [

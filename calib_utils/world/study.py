@@ -27,7 +27,7 @@ from calib_utils.data.world.answers import AnswerWorld
 from calib_utils.data.world.lookups import STYLES, LookupWorld
 from calib_utils.metrics.scores import auroc
 from calib_utils.models import LanguageModel
-from calib_utils.records.kept import kept
+from calib_utils.records.kept import code_digest, kept
 from calib_utils.studies.selection import select
 from calib_utils.studies.temperature_scaling import fit_temperature
 from calib_utils.types import Completion, Origin, Record
@@ -422,9 +422,10 @@ class Study:
         The first seed's test question whose two best answers are most even [choice: so that the collapse shows].
         Tables `texts` (text, class, probability) and `classes` (class, truth, read, preferred), most probable first.
         """
-        texts = self._kept("mechanism-texts", lambda: self._mechanism()[0])
-        return {"texts": texts, "classes": self._kept("mechanism-classes", lambda: self._mechanism()[1])}
+        texts = self._kept("mechanism-texts", lambda: self._mechanism[0])
+        return {"texts": texts, "classes": self._kept("mechanism-classes", lambda: self._mechanism[1])}
 
+    @cached_property
     def _mechanism(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         world, names = self.worlds[0], self._names("test")
         truth = world.posterior(names[0])
@@ -472,7 +473,7 @@ def _code() -> str:
     shown = ("pictures.py", "statements.py", "report.py")  # these make no table
     folders = Path(__file__).parent, Path(data_world.__file__).parent
     sources = [path for folder in folders for path in sorted(folder.glob("*.py")) if path.name not in shown]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    return code_digest(sources)
 
 
 def _options(world: AnswerWorld, right: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -181,25 +181,39 @@ def _read(worlds, reading: Reading, loss, progress) -> dict[int, Stack]:
 
 
 def _optimise(stack: Stack, settings: Reading | Tuning, loss, rate, progress) -> dict[int, Stack]:
-    """Adam on a sum of losses over models: every model moves as it would alone."""
     stack, kept = stack.copy(trained=True), {}
-    optimiser = torch.optim.Adam(stack.parameters(), lr=settings.learning_rate, fused=True)
+    weights, rate_at = stack.parameters(), settings.learning_rate
+    for step in optimise(weights, lambda at: loss(stack, at), settings.steps, rate_at, rate):
+        if step in (*settings.keep, settings.steps):
+            kept[step] = stack.copy()
+        if progress:
+            progress(step)
+    return kept
+
+
+def optimise(
+    leaves: Sequence[torch.Tensor],
+    loss: Callable[[int], torch.Tensor],
+    steps: int,
+    learning_rate: float,
+    rate: Callable[[int], float],
+) -> Iterator[int]:
+    """Adam on a sum of losses over models, so that every model moves as it would alone; gives the steps taken so far.
+
+    `loss` and `rate`, a factor of `learning_rate`, are of a step counted from 0. TrainingError for a loss that is not
+    finite.
+    """
+    optimiser = torch.optim.Adam(leaves, lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    for step in range(settings.steps):
-        value = loss(stack, step)
+    for step in range(steps):
+        value = loss(step)
         if not torch.isfinite(value):
-            raise TrainingError(
-                f"the loss is {value.item()} at step {step}; lower learning_rate {settings.learning_rate}"
-            )
+            raise TrainingError(f"the loss is {value.item()} at step {step}; lower learning_rate {learning_rate}")
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
         schedule.step()
-        if step + 1 in (*settings.keep, settings.steps):
-            kept[step + 1] = stack.copy()
-        if progress:
-            progress(step + 1)
-    return kept
+        yield step + 1
 
 
 def _generators(worlds, purpose: int) -> list[np.random.Generator]:

@@ -231,11 +231,8 @@ class _Ask:
                 return collect(lm, some, *rest, settings.max_rows, progress=part.stop is None)
 
             return self._freely(draw, chat, about)
-        ending = prompts.ENDING if shots and not chat else lm.tokenizer.eos_token or prompts.ENDING
-        options = [
-            [f"{prompt.blank}{choice}" for choice in question.choices]
-            for question, prompt in zip(self.questions, asked, strict=True)
-        ]
+        ending = prompts.ending(lm, bool(shots) and not chat)
+        options = prompts.option_texts(self.questions, asked)
 
         def rate(part: slice) -> list:
             found, rest = [], (self.records, ending, settings.max_rows)

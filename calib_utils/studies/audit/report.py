@@ -17,7 +17,7 @@ import pandas as pd
 from calib_utils import home, metrics, plots, storage
 from calib_utils.metrics import METRICS as TABLE
 from calib_utils.studies.audit.asking import Audit
-from calib_utils.studies.audit.result import FOLDS, METRICS, Answered, Result, brief, difference_sentence
+from calib_utils.studies.audit.result import FOLDS, METRICS, Answered, Result, brief, difference_sentence, estimate_in
 from calib_utils.types import Estimate
 
 EXAMPLES = 5  # of each kind
@@ -185,7 +185,7 @@ def _groups(table: pd.DataFrame) -> str:
     rows = []
     for name, part in table.groupby("group", sort=False):
         of = part.set_index("metric")
-        cells = [f"{of.loc[m, 'value']:.2f} [{of.loc[m, 'low']:.2f}, {of.loc[m, 'high']:.2f}]" for m in of.index]
+        cells = [brief(estimate_in(of.loc[metric])) for metric in of.index]
         rows.append([str(name), str(of["n"].iloc[0]), *cells])
     labels = [TABLE[name].label for name in dict.fromkeys(table["metric"])]
     return _table("Per group, the largest gap first", ["group", "questions", *labels], rows)
@@ -208,7 +208,7 @@ def _example(one: Answered) -> str:
     rows = []
     for i in order:
         cells = [f"{one.shares[i]:.2f}", one.answers[i], "yes" if i == one.right else "", said[i]]
-        rows.append([cell for cell in cells[: 4 if one.said else 3]])
+        rows.append(cells[: 4 if one.said else 3])
     head = ["share", "answer", "right", "as it was said"][: 4 if one.said else 3]
     caption = f"{one.text} (right: {one.reference or 'not told'})"
     return _table(caption, head, rows, highlighted=[i == one.right for i in order])

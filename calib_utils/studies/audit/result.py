@@ -123,8 +123,7 @@ class Result:
         if gap.low > 0:
             return f"overconfident by {brief(gap)} at accuracy {accuracy:.2f}"
         if gap.high < 0:
-            turned = Estimate(-gap.value, -gap.high, -gap.low, gap.n)
-            return f"underconfident by {brief(turned)} at accuracy {accuracy:.2f}"
+            return f"underconfident by {brief(_turned(gap))} at accuracy {accuracy:.2f}"
         start = "miscalibrated in no certain direction" if self.miscalibrated else "no miscalibration found"
         return f"{start} in {gap.n} questions (confidence - accuracy {brief(gap, True)}) at accuracy {accuracy:.2f}"
 
@@ -147,6 +146,16 @@ class Result:
         if found.within_noise:
             return f"; temperature {found.value:.2g} may repair it, {to} (undecided in {found.smece.n} questions)"
         return f"; no temperature repairs it ({found.value:.2g} leaves {found.smece.value:.2f})"
+
+
+def _turned(estimate: Estimate) -> Estimate:
+    """The estimate of the negative quantity."""
+    return Estimate(-estimate.value, -estimate.high, -estimate.low, estimate.n)
+
+
+def estimate_in(row: pd.Series) -> Estimate:
+    """The estimate in a row of a table with columns value, low, high and n."""
+    return Estimate(row["value"], row["low"], row["high"], row["n"])
 
 
 def brief(estimate: Estimate, signed: bool = False) -> str:
@@ -261,13 +270,13 @@ def difference_sentence(table: pd.DataFrame, model: str) -> str:
     rows = table[table["model"] == model].set_index("metric")
     parts, open_ones = [], []
     for metric, (rise, fall) in _WORDS.items():
-        row = rows.loc[metric]
-        if row["low"] > 0:
-            parts.append(f"{rise} by {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]")
-        elif row["high"] < 0:
-            parts.append(f"{fall} by {-row['value']:.2f} [{-row['high']:.2f}, {-row['low']:.2f}]")
+        change = estimate_in(rows.loc[metric])
+        if change.low > 0:
+            parts.append(f"{rise} by {brief(change)}")
+        elif change.high < 0:
+            parts.append(f"{fall} by {brief(_turned(change))}")
         else:
-            open_ones.append(f"{metric} {row['value']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]")
+            open_ones.append(f"{metric} {brief(change, True)}")
     said = ", ".join(parts) or "no certain difference"
     left = f" (undecided: {', '.join(open_ones)})" if open_ones else ""
     return f"{model} against {rows['against'].iloc[0]}, on the same {rows['n'].iloc[0]} questions: {said}{left}"

@@ -8,18 +8,17 @@ own seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from calib_utils.errors import TrainingError
 from calib_utils.models import best_cpu_dtype
 from calib_utils.world.family.text import ANSWER_LONGEST, FactWorld, Lesson, instructions
 from calib_utils.world.stack import Stack
-from calib_utils.world.training import draw, response_logprobs
+from calib_utils.world.training import draw, optimise, response_logprobs
 
 _WARM_UP = 20
 _LEAST = 0.1  # of the learning rate, at the end of its cosine
@@ -126,7 +125,7 @@ def pretrain(
 
     rate = settings.learning_rate * math.sqrt(_WIDTH / shape.width)
     kept = {}
-    for step in _steps(stack.parameters(), loss, settings.steps, rate, settings.rate):
+    for step in optimise(stack.parameters(), loss, settings.steps, rate, settings.rate):
         if step in (*settings.keep, settings.steps):
             kept[step] = stack.copy()
         if progress:
@@ -159,7 +158,7 @@ def tune(stack: Stack, worlds: Sequence[FactWorld], tuning: Tuning) -> dict[int,
         return _LOSSES[tuning.method](current(), before, worlds, tuning, rngs, *batch(step))
 
     kept = {}
-    for step in _steps(leaves, loss, steps * tuning.epochs, tuning.learning_rate, lambda step: 1.0):
+    for step in optimise(leaves, loss, steps * tuning.epochs, tuning.learning_rate, lambda step: 1.0):
         if step % steps == 0 and step // steps in (*tuning.keep, tuning.epochs):
             kept[step // steps] = current().copy()
     return kept
@@ -178,20 +177,6 @@ def _leaves(stack: Stack, rank: int, rngs) -> tuple[list[torch.Tensor], Callable
             down[name] = torch.from_numpy(start).float().requires_grad_(True)
             up[name] = torch.zeros(models, out, rank, requires_grad=True)
     return [*down.values(), *up.values()], lambda: stack.with_updates({name: up[name] @ down[name] for name in up})
-
-
-def _steps(leaves, loss, steps: int, learning_rate: float, rate) -> Iterable[int]:
-    optimiser = torch.optim.Adam(leaves, lr=learning_rate, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
-    for step in range(steps):
-        value = loss(step)
-        if not torch.isfinite(value):
-            raise TrainingError(f"the loss is {value.item()} at step {step}; lower learning_rate {learning_rate}")
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        schedule.step()
-        yield step + 1
 
 
 def _fast():

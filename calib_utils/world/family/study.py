@@ -7,7 +7,6 @@ entity, confidence, correct. Strength is the step of pre-training, or the epoch 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -16,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from tqdm import tqdm
 
-from calib_utils import models, storage
-from calib_utils.studies.lifecycle import PANELS
+from calib_utils import models
+from calib_utils.records import store
+from calib_utils.records.kept import code_digest
+from calib_utils.studies import lifecycle
 from calib_utils.studies.published import Series
 from calib_utils.world.family import tasks
 from calib_utils.world.family.learning import PreTraining, Shape, Tuning, pretrain, tune
@@ -70,31 +69,18 @@ class Study:
         }
 
     def scores(self, *panels: str) -> pd.DataFrame:
-        """Scores of these panels, of all `PANELS` by default."""
-        found = {panel: self._kept(panel, getattr(self, f"_{panel}")) for panel in panels or PANELS}
+        """Scores of these panels, of all `lifecycle.PANELS` by default."""
+        found = {panel: self._kept(panel, getattr(self, f"_{panel}")) for panel in panels or lifecycle.PANELS}
         return pd.concat([table.assign(panel=panel) for panel, table in found.items()], ignore_index=True)
 
     def conditions(self) -> dict[str, tuple[tuple, tuple]]:
         """Per claim the two conditions (panel, condition, strength) whose errors are compared, the first minus the
         second: that which the claim says is worse comes first.
         """
-        run, (smallest, *_, largest) = self.run, self.shapes
-        last, first, epochs = run.pretrain_steps, self.steps[0], run.reported_epochs
-        full, base = ("tuning", "full", epochs), ("series", self.tuned, last)
-        narrow, *_, broad = LESSONS
-        return {
-            "scale": (("series", smallest, last), ("series", largest, last)),
-            "time": (("series", largest, first), ("series", largest, last)),
-            "instruction": (full, base),
-            "epochs": (("tuning", "full", max(run.epochs)), ("tuning", "full", min(run.epochs))),
-            "lora": (full, ("tuning", "LoRA", epochs)),
-            "diversity": (("diversity", narrow, epochs), ("diversity", broad, epochs)),
-            "memorising": (("memorising", "read again", last), ("memorising", "fresh", last)),
-        } | {claim: (("preference", name, run.rl_epochs), full) for claim, name in self._preferred().items()}
-
-    def _preferred(self) -> dict[str, str]:
-        """Per claim the name of its preference tuning; GRPO without a KL term has a claim of its own."""
-        return {"dpo": "DPO"} | {"rlhf" if w else "grpo": f"GRPO, KL {w:g}" for w in self.run.kl_weights}
+        last = self.run.pretrain_steps
+        found = lifecycle.conditions(self.run, list(self.shapes), self.steps, self.tuned, list(LESSONS))
+        found["memorising"] = ("memorising", "read again", last), ("memorising", "fresh", last)
+        return found | lifecycle.preferences(self.run)
 
     def diversity(self) -> pd.DataFrame:
         """How diverse each lesson is (`text.spread`), means over seeds."""
@@ -186,13 +172,7 @@ class Study:
         dtype = str(models.best_cpu_dtype())
         told = json.dumps([panel, parts, _code(), torch.__version__, dtype], sort_keys=True)
         target = self.home / f"{panel}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.table"
-        with storage.lock(target):
-            if not target.exists():
-                content = io.BytesIO()
-                table = pa.Table.from_pandas(pd.concat(compute(), ignore_index=True), preserve_index=False)
-                pq.write_table(table, content, compression="zstd")
-                storage.publish(target, content.getvalue())
-        return pq.read_table(target).to_pandas()
+        return store.stored(target, lambda: pd.concat(compute(), ignore_index=True))
 
 
 def of(run) -> Study | Series:
@@ -202,5 +182,4 @@ def of(run) -> Study | Series:
 
 def _code() -> str:
     """Changes when the code of the family does: tables of other code are not used again."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+    return code_digest(sorted(Path(__file__).parent.glob("*.py")))

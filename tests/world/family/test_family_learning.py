@@ -11,6 +11,7 @@ from calib_utils.errors import TrainingError
 from calib_utils.world.family import learning, tasks
 from calib_utils.world.family.learning import PreTraining, Shape, Tuning, pretrain, tune
 from calib_utils.world.family.text import RELATIONS, FactWorld, Lesson, instructions
+from calib_utils.world.training import optimise
 
 WORLDS = [FactWorld((20, 10, 16, 4), seed=seed) for seed in (0, 1)]
 LESSON = Lesson(RELATIONS[:1], 1)
@@ -97,7 +98,7 @@ def test_the_kl_term_draws_a_policy_back_to_its_start(read):
         return learning._rewarded(moved, read[40], WORLDS, grpo, rngs, asked, answers, relation)
 
     start = gap()
-    for _ in learning._steps(moved.parameters(), loss, 30, 1e-3, lambda step: 1.0):
+    for _ in optimise(moved.parameters(), loss, 30, 1e-3, lambda step: 1.0):
         pass
     assert 0 < gap() < start
 
