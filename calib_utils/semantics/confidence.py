@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import entropy
 
 from calib_utils import storage
 from calib_utils.data import entity
@@ -121,8 +122,6 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
         classes = class_distribution(question, record.completions, collapse, estimator)
         prediction, confidence = semantic_confidence(classes)
         reference = right_class(question, collapse, record.reference_ids)
-        p = np.array(list(classes.values()))
-        p = p[p > 0] / p.sum()
         rows.append(
             {
                 "question_id": question.id,
@@ -133,7 +132,7 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
                 "reference": reference,
                 "confidence": confidence,
                 "correct": int(prediction == reference),
-                "entropy": float(-(p * np.log(p)).sum()),
+                "entropy": float(entropy(list(classes.values()))),
                 "n_classes": len(classes),
                 "covered": float(np.exp([c.logprob for c in record.completions]).sum()),
             }

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.special import softmax
 
 from calib_utils.data.names import names_of
 from calib_utils.data.splits import SHARES
@@ -114,11 +115,11 @@ class AnswerWorld:
     def posterior(self, names: np.ndarray) -> np.ndarray:
         """(n, answers) true probabilities of the answers of `names` (n, 3), syllables by number."""
         first, second, _ = self._evidence
-        return _softmax((first[names[:, 0]] + second[names[:, 1]]) / self.ambiguity)
+        return softmax((first[names[:, 0]] + second[names[:, 1]]) / self.ambiguity, axis=1)
 
     def form_probabilities(self, names: np.ndarray) -> np.ndarray:
         """(n, forms) true probabilities of the surface forms, the same for every answer."""
-        return _softmax(self._evidence[2][names[:, 2]])
+        return softmax(self._evidence[2][names[:, 2]], axis=1)
 
     @cached_property
     def _splits(self) -> dict[str, np.ndarray]:
@@ -211,11 +212,6 @@ class AnswerWorld:
             tuple(others),
             choices,
         )
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return p / p.sum(axis=1, keepdims=True)
 
 
 def _drawn(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
