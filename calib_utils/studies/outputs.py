@@ -25,19 +25,19 @@ class Outputs(FolderConfig):
         return self.notebook()[:2]
 
     def save(self, figure, name: str, numbers: pd.DataFrame) -> None:
-        """Write the figure as `NN_name.png` and the numbers behind it as `NN_name.csv`, NN the notebook's number."""
+        """Write the figure as NN_name.png and the numbers behind it as NN_name.csv, NN the notebook's number."""
         from calib_utils import plots
 
         plots.save(figure, self.figures_dir / f"{self.number}_{name}.png", numbers)
 
     def save_table(self, numbers: pd.DataFrame, name: str) -> None:
-        """Write a table without a figure as `NN_name.csv`."""
+        """Write a table without a figure as NN_name.csv."""
         from calib_utils import plots
 
         plots.save_numbers(numbers, self.figures_dir / f"{self.number}_{name}.csv")
 
     def save_scores(self, tables: Mapping[str, pd.DataFrame | Sequence[pd.DataFrame]], by: str = "model") -> None:
-        """Write confidence and correctness of every question as `NN_scores.csv`, which notebook 07 reads."""
+        """Write confidence and correctness of every question as NN_scores.csv, which notebook 07 reads."""
         from calib_utils import metrics
 
         every = {key: found if isinstance(found, pd.DataFrame) else pd.concat(found) for key, found in tables.items()}
@@ -45,7 +45,7 @@ class Outputs(FolderConfig):
         self.save_table(metrics.stack(every, by)[columns], "scores")
 
     def tried(self, chosen: bool = True) -> pd.DataFrame:
-        """The settings that were tried before those of the notebook were fixed, saved as `NN_search.csv`.
+        """The settings that were tried before those of the notebook were fixed, saved as NN_search.csv.
 
         `chosen`: return the chosen rows alone. Raises ValueError for a notebook without such a table.
         """
