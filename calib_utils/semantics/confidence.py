@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy.stats import entropy
+from scipy.special import entr
 
 from calib_utils import storage
 from calib_utils.data import entity
@@ -122,6 +122,7 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
         classes = class_distribution(question, record.completions, collapse, estimator)
         prediction, confidence = semantic_confidence(classes)
         reference = right_class(question, collapse, record.reference_ids)
+        p = np.array(list(classes.values()))
         rows.append(
             {
                 "question_id": question.id,
@@ -132,7 +133,7 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
                 "reference": reference,
                 "confidence": confidence,
                 "correct": int(prediction == reference),
-                "entropy": float(entropy(list(classes.values()))),
+                "entropy": float(entr(p / p.sum()).sum()),
                 "n_classes": len(classes),
                 "covered": float(np.exp([c.logprob for c in record.completions]).sum()),
             }
