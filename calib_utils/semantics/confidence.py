@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.special import entr
 
 from calib_utils import storage
 from calib_utils.data import entity
@@ -122,7 +123,6 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
         prediction, confidence = semantic_confidence(classes)
         reference = right_class(question, collapse, record.reference_ids)
         p = np.array(list(classes.values()))
-        p = p[p > 0] / p.sum()
         rows.append(
             {
                 "question_id": question.id,
@@ -133,7 +133,7 @@ def score(records: Iterable, collapse: Collapse, estimator: str = "frequency") -
                 "reference": reference,
                 "confidence": confidence,
                 "correct": int(prediction == reference),
-                "entropy": float(-(p * np.log(p)).sum()),
+                "entropy": float(entr(p / p.sum()).sum()),
                 "n_classes": len(classes),
                 "covered": float(np.exp([c.logprob for c in record.completions]).sum()),
             }

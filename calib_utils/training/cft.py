@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
+from torch.nn.utils.rnn import pad_sequence
 from trl import SFTConfig, SFTTrainer
 from trl.data_utils import common_prefix_length
 
@@ -149,11 +150,10 @@ class CFTTrainer(SFTTrainer):
                 ids.append(whole + end)
                 starts.append(common_prefix_length(prompt, whole))
                 places.append((i, j))
-        width = max(map(len, ids))
         device = self.accelerator.device
-        inputs = torch.tensor([row + [self._pad] * (width - len(row)) for row in ids], device=device)
-        inside = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids], device=device)
-        position = torch.arange(width, device=device)
+        inputs = pad_sequence([torch.tensor(row) for row in ids], True, self._pad).to(device)
+        inside = pad_sequence([torch.ones(len(row), dtype=torch.long) for row in ids], True).to(device)
+        position = torch.arange(inputs.shape[1], device=device)
         labels = inputs.masked_fill((inside == 0) | (position < torch.tensor(starts, device=device)[:, None]), -100)
         with scored_head(compact=True), self.compute_loss_context_manager():
             found = model(input_ids=inputs, attention_mask=inside, labels=labels, fused_lm_head=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from calib_utils.errors import TrainingError
 from calib_utils.training.stage import Stage
@@ -70,13 +71,10 @@ class Watch(TrainerCallback):
 
 
 def last_checkpoint(work: Path) -> str | None:
-    """The newest complete checkpoint; the trainer's state is what it writes last."""
-    found = []
+    """The newest complete checkpoint, without those that are not: the trainer's state is what it writes last."""
     for folder in work.glob("checkpoint-*"):
         try:
             json.loads((folder / "trainer_state.json").read_text())
         except (OSError, json.JSONDecodeError):
             shutil.rmtree(folder)
-        else:
-            found.append(folder)
-    return str(max(found, key=lambda folder: int(folder.name.partition("-")[2]))) if found else None
+    return get_last_checkpoint(str(work)) if work.is_dir() else None

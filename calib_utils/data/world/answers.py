@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.special import softmax
 
 from calib_utils.data.names import names_of
 from calib_utils.data.splits import SHARES
@@ -130,18 +131,18 @@ class AnswerWorld:
     def posterior(self, names: np.ndarray) -> np.ndarray:
         """(n, answers) true probabilities of the answers of `names` (n, 3), syllables by number."""
         first, second, _ = self._evidence
-        return _softmax((first[names[:, 0]] + second[names[:, 1]]) / self.ambiguity)
+        return softmax((first[names[:, 0]] + second[names[:, 1]]) / self.ambiguity, axis=1)
 
     def form_probabilities(self, names: np.ndarray) -> np.ndarray:
         """(n, forms) true probabilities of the surface forms, the same for every answer.
 
         Sentences have verbs * forms of them, those of the first verb first.
         """
-        p = _softmax(self._evidence[2][names[:, 2]])
+        p = softmax(self._evidence[2][names[:, 2]], axis=1)
         if not self.verbs:
             return p
         said = np.random.default_rng([self.seed, 8]).normal(0, 1, (self.n_syllables, len(self.verbs)))
-        return (_softmax(said[names[:, 2]])[:, :, None] * p[:, None]).reshape(len(p), -1)
+        return (softmax(said[names[:, 2]], axis=1)[:, :, None] * p[:, None]).reshape(len(p), -1)
 
     @cached_property
     def _splits(self) -> dict[str, np.ndarray]:
@@ -246,11 +247,6 @@ class AnswerWorld:
             tuple(others),
             choices,
         )
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return p / p.sum(axis=1, keepdims=True)
 
 
 def _drawn(p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
