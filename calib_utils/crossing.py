@@ -76,17 +76,14 @@ def found(kind: str, key: str, about: object):
     return _source.notes[kind, key]
 
 
-def noting(anywhere: bool = False) -> bool:
-    """Whether `note` keeps anything: in a notebook that `python -m calib_utils run` started.
-
-    With `anywhere` also `aside`: a model's tokenizer is read once, and by whoever asks first.
-    """
-    return STAGED in os.environ and _source is None and (anywhere or not _aside)
+def noting() -> bool:
+    """Whether `note` keeps anything: in a notebook that `python -m calib_utils run` started, and not `aside`."""
+    return STAGED in os.environ and _source is None and not _aside
 
 
-def note(kind: str, key: str, value: object, anywhere: bool = False) -> None:
+def note(kind: str, key: str, value: object) -> None:
     """Keep what a model gave; RecordError for another value under the same kind and key."""
-    if not noting(anywhere):
+    if not noting():
         return
     known = _notes.setdefault((kind, key), value)
     same = known is value or (known.equals(value) if hasattr(known, "equals") else known == value)

@@ -83,9 +83,9 @@ def option_texts(questions: Sequence[Question], asked: Sequence[Prompt]) -> list
 def ending(lm, after_examples: bool) -> str:
     """What ends an answer: as the worked examples do, or where there are none the token that ends a trained one.
 
-    `lm` has a `tokenizer`, which is read only where it is needed.
+    `lm`, or a tokenizer, has an `eos_token`, which is read only where it is needed.
     """
-    return ENDING if after_examples else lm.tokenizer.eos_token or ENDING
+    return ENDING if after_examples else lm.eos_token or ENDING
 
 
 def pick_shots(train: Sequence[Question], n: int, seed: int) -> list[Question]:

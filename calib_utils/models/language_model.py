@@ -62,25 +62,47 @@ class LanguageModel:
         import torch
 
         with torch.inference_mode(False):  # whoever asks first: the weights can be trained later
-            found = self.read_model()
-        if crossing.noting() and hasattr(found, "num_parameters"):
-            table = pd.DataFrame([{"parameters": found.num_parameters()}])
-            crossing.note("parameters", digest(self.origin.parts), table)
-        return found
+            return self.read_model()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
-        found = self.read_tokenizer()
-        if crossing.noting(anywhere=True):  # read once, and by whoever asks first: training, too
-            facts = {"eos_token": found.eos_token, "chat": bool(getattr(found, "chat_template", None))}
-            crossing.note("tokenizer", digest(self.origin.parts), pd.DataFrame([facts]), anywhere=True)
+        return self.read_tokenizer()
+
+    @property
+    def n_parameters(self) -> int:
+        """How many parameters it has; known of shipped records, too."""
+        return int(self._told("parameters", lambda: self.model.num_parameters()))
+
+    @property
+    def eos_token(self) -> str | None:
+        """The text of the token that ends an answer, if its tokenizer has one; known of shipped records, too."""
+        return self._told("eos_token", lambda: self.tokenizer.eos_token)
+
+    @property
+    def chat_tokenizer(self) -> PreTrainedTokenizerBase | None:
+        """Its tokenizer where that has a chat template, else None; known of shipped records, too."""
+        known = self._told("chat", lambda: bool(getattr(self.tokenizer, "chat_template", None)))
+        return self.tokenizer if known else None
+
+    def _told(self, name: str, ask: Callable[[], object]):
+        """What numbers ask about the model beside its draws: noted, whoever else has read it before."""
+        if crossing.reading():
+            return facts(name, self.origin)[name]
+        found = ask()
+        crossing.note(name, digest(self.origin.parts), pd.DataFrame([{name: found}]))
         return found
 
     @cached_property
     def eos_ids(self) -> frozenset[int]:
         """Token ids that end a completion, from the generation configuration and the tokenizer."""
         return end_ids(self.model.generation_config, self.tokenizer)
+
+
+def facts(name: str, origin: Origin) -> dict:
+    """What the run has told about a model, by column: "model" (`describe`), or one of what numbers ask."""
+    (told,) = crossing.found(name, digest(origin.parts), origin).to_dict("records")
+    return {column: None if value != value else value for column, value in told.items()}
 
 
 def end_ids(generation, tokens) -> frozenset[int]:

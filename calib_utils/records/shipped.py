@@ -65,6 +65,7 @@ _TABLES = pa.schema(
 _REPEATED = [f"{name}.list.element" for name in ("gold", "texts", "counts", "first_tokens", "lengths")]
 _REPEATED += "model stage details style question_id question entity group kind column type".split()
 _SPLIT = {f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in ("logprobs", "confidences", "numbers")}
+_ORDER = "stage model details seed step style examples temperature question_id key".split()
 _UNKNOWN = -1  # token ids after the first, which are not shipped
 
 
@@ -188,11 +189,17 @@ def record_of(found: dict, question: Question, key: str) -> Record:
 
 
 def write(folder: Path, notebook: str, notes: crossing.Notes) -> None:
-    """Put the notes of a notebook's run into its two files in `folder`; a file without rows is not written."""
-    draws = [{"key": int(key, 16) - 2**63, **value} for (kind, key), value in notes.items() if kind == DRAWS]
+    """Put the notes of a notebook's run into its two files in `folder`; a file without rows is not written.
+
+    Rows stand in an order of their own, by model and question, so that a run from caches writes the same bytes as
+    the first one.
+    """
+    ordered = sorted(notes.items(), key=lambda note: note[0])
+    draws = [{"key": int(key, 16) - 2**63, **value} for (kind, key), value in ordered if kind == DRAWS]
+    draws.sort(key=lambda row: [(row[name] is not None, row[name]) for name in _ORDER])
     tables = [
         {"kind": kind, "key": key, **column}
-        for (kind, key), value in notes.items()
+        for (kind, key), value in ordered
         if kind != DRAWS
         for column in _columns(value)
     ]

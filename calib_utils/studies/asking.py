@@ -59,7 +59,7 @@ class Asking:
         """
         from calib_utils import records
 
-        template = lm.tokenizer if (self.chat if chat is None else chat) else None
+        template = lm.chat_tokenizer if (self.chat if chat is None else chat) else None
         asked = prompts.build_prompts(questions, shots, style, template) if given is None else given
         config = replace(prompts.sampling_config(style, n_samples or self.n_samples, self.seed), **settings)
         return records.collect(lm, questions, asked, config, self.records_dir, label or style, max_rows=self.max_rows)
@@ -70,7 +70,7 @@ class Asking:
         """log p(option | prompt) of every question's options and their `prompts.ending`, computed or found."""
         from calib_utils import records
 
-        asked = prompts.build_prompts(questions, shots, "concise", lm.tokenizer if self.chat else None)
+        asked = prompts.build_prompts(questions, shots, "concise", lm.chat_tokenizer if self.chat else None)
         options = prompts.option_texts(questions, asked)
         ending = prompts.ending(lm, bool(shots) and not self.chat)
         return records.collect_option_logprobs(lm, asked, options, self.records_dir, ending, self.max_rows)

@@ -115,7 +115,7 @@ def measure(
     shots, chat : worked examples, and whether the tokenizer's chat template is used.
     seed : of the positions.
     """
-    asked = prompts.build_prompts(questions, shots, "concise", lm.tokenizer if chat else None)
+    asked = prompts.build_prompts(questions, shots, "concise", lm.chat_tokenizer if chat else None)
     greedy = prompts.sampling_config("concise", 1, temperature=0.0)
     answers = records.collect(lm, questions, asked, greedy, folder, "greedy", max_rows=max_rows, progress=False)
     told = [prompt.shared + prompt.own for prompt in asked]

@@ -89,7 +89,7 @@ class Series:
         for model in self.run.models:
             for step in self.steps:
                 lm = self._load(model, step)
-                self.parameters[model] = lm.model.num_parameters()
+                self.parameters[model] = lm.n_parameters
                 yield self._scored(lm, "series", model, step, self.seeds[0])
 
     def _lesson(self, name: str) -> list[Question]:

@@ -97,7 +97,7 @@ class CalibrationCallback(TrainerCallback):
         self.collapse = Semantic(sentences=chat or style == "sentence") if collapse is None else collapse
         self.asked = prompts.build_prompts(self.questions, shots, style, tokenizer if chat else None)
         self.config = prompts.sampling_config(style, n_samples, seed)
-        self.ending = prompts.ending(self, bool(shots) and not chat)
+        self.ending = prompts.ending(tokenizer, bool(shots) and not chat)
         self.spacing: float = every
         self.spent, self.cost, self.last = 0.0, 0.0, -1
 

@@ -40,7 +40,8 @@ def ship(folder):
 
 def elsewhere(lm):
     """The model on a machine that knows its origin only: nothing of it can be computed or described."""
-    gone = {"fingerprint": "", "dtype": "", "device": None, "read_model": None, "read_tokenizer": None}
+    gone = {"fingerprint": "", "dtype": "", "device": None, "read_model": None}
+    gone["read_tokenizer"] = partial(models.told.Tokenizer, "tokenizer", lm.origin)
     return replace(lm, **gone)
 
 
@@ -93,17 +94,17 @@ def test_a_record_that_is_not_there_is_an_error_with_notebook_condition_and_reme
 
 def test_options_tables_and_what_is_told_of_a_model_come_back_exactly(noting, tmp_path):
     lm = tiny_model()
-    rated = collect_option_logprobs(lm, PROMPTS, OPTIONS, tmp_path / "r", lm.tokenizer.eos_token)
+    rated = collect_option_logprobs(lm, PROMPTS, OPTIONS, tmp_path / "r", lm.eos_token)
     table = pd.DataFrame({"n": [1, 2], "p": [1 / 3, np.nan], "right": [True, False], "text": ["é", None]})
     kept = cached_table(tmp_path / "r", "next-token", lm, ["x", 0], lambda: table)
-    assert lm.model.num_parameters() > 0
+    assert lm.n_parameters == lm.model.num_parameters() and lm.chat_tokenizer is None
     with crossing.reading_from(ship(tmp_path / "s")):
         told = models.told.told("tiny-llama", replace(lm.origin, stage="sft"))
-        assert told.model.num_parameters() == lm.model.num_parameters()
-        assert told.tokenizer.eos_token == "<eos>" and told.tokenizer.chat_template is None
+        assert told.n_parameters == lm.model.num_parameters()
+        assert told.eos_token == "<eos>" and told.chat_tokenizer is None
         with pytest.raises(RecordError, match="'generate' is asked of the weights of sft"):
             told.model.generate()
-        again = collect_option_logprobs(told, PROMPTS, OPTIONS, tmp_path, told.tokenizer.eos_token)
+        again = collect_option_logprobs(told, PROMPTS, OPTIONS, tmp_path, told.eos_token)
         pd.testing.assert_frame_equal(cached_table(tmp_path, "next-token", told, ["x", 0], None), kept)
         with pytest.raises(RecordError, match="holds no next-token of sft"):
             cached_table(tmp_path, "next-token", told, ["x", 1], None)
@@ -114,13 +115,28 @@ def test_a_chat_is_found_by_its_turns_whatever_the_template_makes_of_them(noting
     template = tiny_tokenizer()
     template.chat_template = "{% for turn in messages %}Q {{ turn['content'] }} A {% endfor %}"
     lm = replace(tiny_model(), read_tokenizer=lambda: template)
-    asked = build_prompts(QUESTIONS, QUESTIONS[:1], "concise", lm.tokenizer)
+    asked = build_prompts(QUESTIONS, QUESTIONS[:1], "concise", lm.chat_tokenizer)
     first = draw(lm, QUESTIONS, asked, folder=tmp_path / "r")
     with crossing.reading_from(ship(tmp_path / "s")):
-        there = build_prompts(QUESTIONS, QUESTIONS[:1], "concise", models.told.Tokenizer(lm.origin))
+        there = build_prompts(QUESTIONS, QUESTIONS[:1], "concise", elsewhere(lm).chat_tokenizer)
         again = draw(elsewhere(lm), QUESTIONS, there, folder=tmp_path)
     assert [r.completions[0].text for r in again] == [r.completions[0].text for r in first]
     assert there != asked
+
+
+def test_a_run_from_caches_in_another_order_ships_the_same_bytes(noting, tmp_path, monkeypatch):
+    def run(*parts):
+        monkeypatch.setattr(crossing, "_notes", {})
+        lm, asked = tiny_model(), list(zip(QUESTIONS, PROMPTS, strict=True))
+        for part in parts:
+            questions, prompts = zip(*asked[part], strict=True)
+            draw(lm, questions, prompts, folder=tmp_path / "r")
+            collect_option_logprobs(lm, prompts, [["red", "blue"]] * len(prompts), tmp_path / "r", lm.eos_token)
+        ship(tmp_path / "s")
+        return {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+
+    first = run(slice(0, 1), slice(1, None))
+    assert run(slice(1, None), slice(0, 1)) == first and len(first) == 2
 
 
 def test_nothing_is_noted_outside_of_a_run_or_by_training(tmp_path, monkeypatch):
@@ -130,7 +146,8 @@ def test_nothing_is_noted_outside_of_a_run_or_by_training(tmp_path, monkeypatch)
     monkeypatch.setenv(STAGED, str(tmp_path))
     with crossing.aside():
         draw(tiny_model(), QUESTIONS, PROMPTS, folder=tmp_path / "anew")
-    assert {kind for kind, _ in crossing.noted()} == {"tokenizer"}  # which is read only once
+        assert tiny_model().eos_token
+    assert not crossing.noted()
 
 
 def test_two_models_under_one_name_cannot_be_shipped(noting, tmp_path):
@@ -155,7 +172,7 @@ def test_a_reader_sees_answers_draws_and_what_a_notebook_calls_its_models(noting
     assert list(table["condition"].unique()) == ["base", "dpo", "dpo, rejected minority, label_smoothing 0.1"]
     assert len(table) == 3 * len(QUESTIONS) and set(table["dataset"]) == {"nq_open"} and set(table["examples"]) == {0}
     assert table["seed"].isna().sum() == len(QUESTIONS) and set(table["group"]) == {"colours"}
-    one = table.iloc[-1]
+    one = table[table["question_id"] == QUESTIONS[-1].id].iloc[-1]
     counts = {i: c.count for i, c in enumerate(records[-1].completions)}
     assert one["gold"] == ["one", "no"] and pd.Series(one["draws"]).value_counts().to_dict() == counts
     assert [records[-1].completions[at].logprob for at in one["draws"]] == list(one["logprobs"])

@@ -219,9 +219,9 @@ class _Ask:
         from calib_utils.records import collect, collect_option_logprobs
 
         lm, settings = self.model, self.settings
-        chat = settings.chat if settings.chat is not None else bool(getattr(lm.tokenizer, "chat_template", None))
+        chat = lm.chat_tokenizer is not None if settings.chat is None else settings.chat
         shots = self._shots()
-        asked = prompts.build_prompts(self.questions, shots, settings.style, lm.tokenizer if chat else None)
+        asked = prompts.build_prompts(self.questions, shots, settings.style, lm.chat_tokenizer if chat else None)
         about = {**describe(lm), **self._about(chat, shots, asked)}
         if not self.choice:
             config, label = self._config(), f"{settings.style}-{'chat' if chat else 'plain'}"
