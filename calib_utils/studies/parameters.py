@@ -112,8 +112,8 @@ class RunConfig(AskingConfig):
 class SamplingStudy(RunConfig):
     """Parameters of notebook 01: public questions, and selected facts asked beside them.
 
-    `n_used` questions of the facts are left out, as in `PreferenceStudy`. `m_values` are thinned from the M draws, so
-    none may be larger than `n_samples`.
+    `n_public_used` questions of the data set and `n_used` of the facts are left out, as in `PreferenceStudy`.
+    `m_values` are thinned from the M draws, so none may be larger than `n_samples`.
     """
 
     NOTEBOOK: ClassVar[str] = "01_base_semantic_calibration"
@@ -122,9 +122,10 @@ class SamplingStudy(RunConfig):
     backend: Literal["transformers", "vllm"] = "transformers"
     dataset: DataSetName = "natural_questions"
     curated: DataSetName = "facts"
-    n_questions: Halved = 240
-    n_curated: Halved = 255
-    n_used: Count = 408
+    n_questions: Halved = 400
+    n_public_used: Count = 240
+    n_curated: Halved = 400
+    n_used: Count = 663
     m_values: list[Positive] = [5, 10, 20, 50]
 
     @model_validator(mode="after")
