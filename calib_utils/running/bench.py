@@ -226,7 +226,8 @@ def family(rounds: int = 3, steps: int = 12, batch_size: int = 48, seeds: int = 
     """
     from calib_utils.models import best_cpu_dtype
     from calib_utils.studies import LifecycleStudy
-    from calib_utils.world.family.learning import PreTraining, Shape, pretrain
+    from calib_utils.world.family.learning import pretrain
+    from calib_utils.world.family.settings import PreTraining, Shape
     from calib_utils.world.family.text import ROW, FactWorld
 
     worlds, found = [FactWorld(seed=seed) for seed in range(seeds)], {}

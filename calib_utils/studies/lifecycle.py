@@ -21,6 +21,7 @@ from calib_utils.semantics import classes, right_class
 from calib_utils.types import Collapse, Estimate, Prompt, Question, Record
 
 WHOLE = "whole answers"
+EXTENSIONS = (WHOLE, "new people")
 PANELS = ("series", "memorising", "tuning", "diversity", "preference")
 LABELS = {"ece_equal_width_10": "ECE", "accuracy": "accuracy", "overconfidence": "confidence - accuracy"}
 Condition = tuple[str, str, int]  # panel, condition, strength

@@ -12,21 +12,28 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm import tqdm
 
-from calib_utils import models
-from calib_utils.records import store
-from calib_utils.records.kept import code_digest
+from calib_utils import crossing, models
+from calib_utils.claims import TASKS
+from calib_utils.crossing import Lazy
+from calib_utils.records.kept import code_digest, kept
 from calib_utils.studies import lifecycle
 from calib_utils.studies.published import Series
-from calib_utils.world.family import tasks
-from calib_utils.world.family.learning import PreTraining, Shape, Tuning, pretrain, tune
+from calib_utils.world.family.settings import PreTraining, Shape, Tuning
 from calib_utils.world.family.text import EVERYTHING, RELATIONS, FactWorld, Lesson, instructions, spread
-from calib_utils.world.stack import Stack
+
+if TYPE_CHECKING:
+    from calib_utils.world.family import tasks
+    from calib_utils.world.family.learning import pretrain, tune
+    from calib_utils.world.stack import Stack
+else:  # what trains and measures: tables that are there already need none of it, nor torch
+    tasks, Stack = map(Lazy, ("calib_utils.world.family.tasks", "calib_utils.world.stack:Stack"))
+    pretrain, tune = (Lazy(f"calib_utils.world.family.learning:{name}") for name in ("pretrain", "tune"))
 
 _UNUSED = ("profile", "figures", "runs", "n_boot", "models", "revisions", "device", "dtype", "max_rows")
 LESSONS = {  # from narrow to broad
@@ -39,14 +46,13 @@ LESSONS = {  # from narrow to broad
 class Study:
     """All that notebook 06 trains and measures, for the parameters in `run` (a `LifecycleStudy`)."""
 
-    name, dataset, tasks = "family from scratch", "generated text", (*tasks.PAPER, *tasks.EXTENSIONS)
+    name, dataset, tasks = "family from scratch", "generated text", (*TASKS, *lifecycle.EXTENSIONS)
 
     def __init__(self, run) -> None:
         """Worlds, one per training seed, and what is asked in them; nothing is trained yet."""
         self.run, self.seeds = run, list(run.train_seeds)
         self.home = Path(run.records_dir).parent / "family"
         self.worlds = [FactWorld(seed=seed) for seed in self.seeds]
-        self.exam = tasks.Exam.of(self.worlds, run.n_texts, run.n_questions, run.seed)
         self.shapes = {str(Shape(*shape)): Shape(*shape) for shape in run.shapes}
         kept = tuple(step for step in run.kept_steps if step < run.pretrain_steps)
         self.reading = PreTraining(run.pretrain_steps, run.pretrain_batch, run.pretrain_lr, kept)
@@ -57,16 +63,24 @@ class Study:
     def text(self, n: int = 3) -> list[str]:
         """Rows of what the first seed's models read."""
         rows = self.worlds[0].text(n, np.random.default_rng(self.run.seed))
-        return [self.worlds[0].tokenizer().decode(row) for row in rows]
+        return [self.worlds[0].written(row) for row in rows]
+
+    @cached_property
+    def exam(self) -> tasks.Exam:
+        """What all models are asked."""
+        return tasks.Exam.of(self.worlds, self.run.n_texts, self.run.n_questions, self.run.seed)
 
     @cached_property
     def parameters(self) -> dict[str, int]:
         """Parameters of one model of every shape."""
+        found = self._kept("parameters", self._counted)
+        return dict(zip(found["shape"], found["parameters"].tolist(), strict=True))
+
+    def _counted(self) -> Iterator[pd.DataFrame]:
         tokenizer = self.worlds[0].tokenizer()
-        return {
-            name: sum(w[0].numel() for w in Stack.untrained(tokenizer, [0], *shape).parameters())
-            for name, shape in ((name, (shape.width, shape.layers)) for name, shape in self.shapes.items())
-        }
+        for name, shape in self.shapes.items():
+            weights = Stack.untrained(tokenizer, [0], shape.width, shape.layers).parameters()
+            yield pd.DataFrame({"shape": [name], "parameters": [sum(w[0].numel() for w in weights)]})
 
     def scores(self, *panels: str) -> pd.DataFrame:
         """Scores of these panels, of all `lifecycle.PANELS` by default."""
@@ -169,10 +183,10 @@ class Study:
 
     def _kept(self, panel: str, compute: Callable[[], Iterator[pd.DataFrame]]) -> pd.DataFrame:
         parts: Mapping = {name: value for name, value in self.run.model_dump().items() if name not in _UNUSED}
-        dtype = str(models.best_cpu_dtype())
-        told = json.dumps([panel, parts, _code(), torch.__version__, dtype], sort_keys=True)
+        local = [] if crossing.reading() else _local()
+        told = json.dumps([panel, parts, *local], sort_keys=True)
         target = self.home / f"{panel}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.table"
-        return store.stored(target, lambda: pd.concat(compute(), ignore_index=True))
+        return kept("family", target, panel, parts, lambda: pd.concat(compute(), ignore_index=True))
 
 
 def of(run) -> Study | Series:
@@ -180,6 +194,10 @@ def of(run) -> Study | Series:
     return Series(run) if run.models else Study(run)
 
 
-def _code() -> str:
-    """Changes when the code of the family does: tables of other code are not used again."""
-    return code_digest(sorted(Path(__file__).parent.glob("*.py")))
+def _local() -> list[str]:
+    """What decides a table beside the parameters: code that it comes from, version and dtype of the arithmetic."""
+    import torch
+
+    house = Path(__file__).parents[1]
+    paths = [*sorted(Path(__file__).parent.glob("*.py")), house / "stack.py", house / "training.py"]
+    return [code_digest(paths), torch.__version__, str(models.best_cpu_dtype())]

@@ -15,11 +15,10 @@ import pandas as pd
 import torch
 
 from calib_utils.claims import TASKS
+from calib_utils.studies.lifecycle import EXTENSIONS
 from calib_utils.world.family.text import RELATIONS, ROW, FactWorld
 from calib_utils.world.stack import Stack
 
-PAPER = TASKS
-EXTENSIONS = ("whole answers", "new people")
 _OPTIONS = 4
 _ROWS = 250  # rows of text forwarded together: bounds the memory
 
@@ -55,8 +54,8 @@ class Exam:
         """
         found = [_asked(world, n_texts, n_questions, seed) for world in worlds]
         fields = {name: torch.from_numpy(np.stack([one[name] for one in found])) for name in found[0]}
-        people = {task: fields.pop(task).numpy() for task in (*PAPER[1:], "new people")}
-        return cls(**fields, people=people | {"whole answers": people[PAPER[1]]})
+        people = {task: fields.pop(task).numpy() for task in (*TASKS[1:], "new people")}
+        return cls(**fields, people=people | {"whole answers": people[TASKS[1]]})
 
 
 def _asked(world: FactWorld, n_texts: int, n: int, seed: int) -> dict[str, np.ndarray]:
@@ -82,8 +81,8 @@ def _asked(world: FactWorld, n_texts: int, n: int, seed: int) -> dict[str, np.nd
         "options": world.value_ids(relation[:, None], options),
         "new": world.prompts(*fresh),
         "right": world.value_ids(fresh[1], world.values[fresh]),
-        PAPER[1]: about[0],
-        PAPER[2]: people,
+        TASKS[1]: about[0],
+        TASKS[2]: people,
         "new people": fresh[0],
     }
 
@@ -97,13 +96,13 @@ def measure(stack: Stack, exam: Exam) -> dict[str, list[pd.DataFrame]]:
     answer of two tokens.
     """
     said = [_at(stack, *part) for part in zip(exam.rows.split(_ROWS, 1), exam.at.split(_ROWS, 1), strict=True)]
-    found = {PAPER[0]: _top(torch.cat(said, dim=1), exam.rows.gather(2, exam.at[..., None])[..., 0])}
+    found = {TASKS[0]: _top(torch.cat(said, dim=1), exam.rows.gather(2, exam.at[..., None])[..., 0])}
     first, cache = stack.extend(exam.asked, None, last=1)
-    found[PAPER[1]] = _top(first[:, :, 0], exam.answers[..., 0])
-    found[PAPER[2]] = _choice(stack, exam)
+    found[TASKS[1]] = _top(first[:, :, 0], exam.answers[..., 0])
+    found[TASKS[2]] = _choice(stack, exam)
     said = first[:, :, 0].argmax(dim=-1)
     second, _ = stack.extend(said[..., None], cache, last=1)
-    one, two = found[PAPER[1]], _top(second[:, :, 0], exam.answers[..., 1])
+    one, two = found[TASKS[1]], _top(second[:, :, 0], exam.answers[..., 1])
     found[EXTENSIONS[0]] = one[0] * two[0], one[1] * two[1]
     found[EXTENSIONS[1]] = _top(stack.logits(exam.new, last=1)[:, :, 0], exam.right[..., 0])
     return {task: _tables(*pair, exam.people.get(task)) for task, pair in found.items()}

@@ -101,6 +101,11 @@ class FactWorld:
         """One token per word (`calib_utils.data.world.vocabulary.build_tokenizer`)."""
         return build_tokenizer(self.words)
 
+    def written(self, ids: np.ndarray) -> str:
+        """The text of these token ids."""
+        words = (*SPECIAL, *self.words)
+        return " ".join(words[i] for i in ids)
+
     def group(self, name: str) -> np.ndarray:
         """Numbers of the people of one of `GROUPS`."""
         ends = np.cumsum((0, *self.n_people))

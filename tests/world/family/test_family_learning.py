@@ -9,7 +9,8 @@ import torch
 
 from calib_utils.errors import TrainingError
 from calib_utils.world.family import learning, tasks
-from calib_utils.world.family.learning import PreTraining, Shape, Tuning, pretrain, tune
+from calib_utils.world.family.learning import pretrain, tune
+from calib_utils.world.family.settings import PreTraining, Shape, Tuning
 from calib_utils.world.family.text import RELATIONS, FactWorld, Lesson, instructions
 from calib_utils.world.training import optimise
 
