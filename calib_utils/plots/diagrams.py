@@ -36,7 +36,13 @@ def grid(rows: int, columns: int, width: float = 4.2, height: float = 4.4, **opt
 
 
 def reliability_diagram(
-    curve: pd.DataFrame, smece: Estimate, title: str = "", ax=None, color="C0", xlabel: str = "semantic confidence"
+    curve: pd.DataFrame,
+    smece: Estimate,
+    title: str = "",
+    ax=None,
+    color="C0",
+    xlabel: str = "semantic confidence",
+    limit: float = 1.0,
 ):
     """Accuracy against confidence, smoothed, with its 95 % band and the density of confidence below.
 
@@ -44,6 +50,7 @@ def reliability_diagram(
     ----------
     curve : columns confidence, accuracy, low, high, density (`metrics.reliability_curve`).
     smece : the SmoothECE with its interval and n (`metrics.evaluate`).
+    limit : where both axes end.
 
     Raises
     ------
@@ -52,17 +59,21 @@ def reliability_diagram(
     _has_rows(curve, "reliability diagram")
     ax = plt.gca() if ax is None else ax
     ax.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle="--", zorder=1)
-    # Where there is no data there is no curve: only points with a twentieth of the highest density are drawn.
-    drawn = curve[curve["density"] > curve["density"].max() / 20]
+    drawn = where_data_are(curve)
     ax.fill_between(drawn["confidence"], drawn["low"], drawn["high"], color=color, alpha=0.2, linewidth=0)
     ax.plot(drawn["confidence"], drawn["accuracy"], color=color, zorder=3)
-    height = 0.16 * curve["density"] / curve["density"].max()
+    height = 0.16 * limit * curve["density"] / curve["density"].max()
     ax.fill_between(curve["confidence"], 0, height, color="0.5", alpha=0.35, linewidth=0, zorder=0)
     about = f"smECE {smece}\nnoise floor {smece.floor:.3f}, n = {smece.n}"
     ax.text(0.03, 0.97, about, transform=ax.transAxes, va="top", fontsize=9)
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel="accuracy", title=title)
+    ax.set(xlim=(0, limit), ylim=(0, limit), xlabel=xlabel, ylabel="accuracy", title=title)
     ax.set_aspect("equal")
     return ax
+
+
+def where_data_are(curve: pd.DataFrame) -> pd.DataFrame:
+    """The part of a reliability curve that is drawn: points with at least a twentieth of the highest density."""
+    return curve[curve["density"] > curve["density"].max() / 20]
 
 
 def binned_diagram(bins: pd.DataFrame, title: str = "", ax=None, color="C0", xlabel: str = "semantic confidence"):

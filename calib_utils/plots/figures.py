@@ -20,6 +20,8 @@ def reliability_grid(
     width: float = 4.2,
     height: float = 4.4,
     xlabel: str = "semantic confidence",
+    color: str = "C0",
+    zoom: bool = False,
 ):
     """A reliability diagram for every model, by default side by side.
 
@@ -29,6 +31,7 @@ def reliability_grid(
         the SmoothECE by name.
     titles : of the diagrams, where they are not the names.
     columns : diagrams in a row.
+    zoom : axes end where the data do, for confidences that are all small.
 
     Raises ValueError for no curves, as by the other panels.
     """
@@ -36,9 +39,11 @@ def reliability_grid(
     if not names:
         raise ValueError("there is nothing to draw: no curves; leave the figure out")
     figure, axes = diagrams.grid(-(-len(names) // (columns or len(names))), columns or len(names), width, height)
-    for ax, name in zip(axes.flat, names, strict=False):
-        curve = curves[curves[curves.columns[0]] == name]
-        diagrams.reliability_diagram(curve, smece[name], (titles or {}).get(name, name), ax, xlabel=xlabel)
+    parts = {name: curves[curves[curves.columns[0]] == name] for name in names}
+    reach = max(diagrams.where_data_are(part)[["confidence", "high"]].max().max() for part in parts.values())
+    limit = min(1.0, 1.1 * reach) if zoom else 1.0
+    for ax, (name, part) in zip(axes.flat, parts.items(), strict=False):
+        diagrams.reliability_diagram(part, smece[name], (titles or {}).get(name, name), ax, color, xlabel, limit)
     return figure
 
 

@@ -31,9 +31,21 @@ class Asking:
         path = self.data_path or None if dataset in ("", self.dataset) else None
         return data.load_questions(dataset or self.dataset, split, n, self.seed, path)
 
-    def names(self, questions: Sequence[Question] | None = None) -> dict[str, dict[str, str]]:
-        """Every name by which the data set's answers are known (`data.known_names`), for `semantics.Semantic`."""
-        return data.known_names(self.dataset, questions)
+    def names(self, questions: Sequence[Question] | None = None, dataset: str = "") -> dict[str, dict[str, str]]:
+        """Every name by which a data set's answers are known (`data.known_names`), for `semantics.Semantic`."""
+        return data.known_names(dataset or self.dataset, questions)
+
+    def prompts(
+        self,
+        lm: LanguageModel,
+        questions: Sequence[Question],
+        shots: Sequence[Question] = (),
+        style: str = "concise",
+        chat: bool | None = None,
+    ) -> list[Prompt]:
+        """What `draw` asks (`prompts.build_prompts`), in the tokenizer's chat template if `chat` says so."""
+        template = lm.chat_tokenizer if (self.chat if chat is None else chat) else None
+        return prompts.build_prompts(questions, shots, style, template)
 
     def draw(
         self,
@@ -59,8 +71,7 @@ class Asking:
         """
         from calib_utils import records
 
-        template = lm.chat_tokenizer if (self.chat if chat is None else chat) else None
-        asked = prompts.build_prompts(questions, shots, style, template) if given is None else given
+        asked = self.prompts(lm, questions, shots, style, chat) if given is None else given
         config = replace(prompts.sampling_config(style, n_samples or self.n_samples, self.seed), **settings)
         return records.collect(lm, questions, asked, config, self.records_dir, label or style, max_rows=self.max_rows)
 
@@ -70,7 +81,7 @@ class Asking:
         """log p(option | prompt) of every question's options and their `prompts.ending`, computed or found."""
         from calib_utils import records
 
-        asked = prompts.build_prompts(questions, shots, "concise", lm.chat_tokenizer if self.chat else None)
+        asked = self.prompts(lm, questions, shots)
         options = prompts.option_texts(questions, asked)
         ending = prompts.ending(lm, bool(shots) and not self.chat)
         return records.collect_option_logprobs(lm, asked, options, self.records_dir, ending, self.max_rows)

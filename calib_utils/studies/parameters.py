@@ -18,9 +18,12 @@ from calib_utils.studies.asking import Asking
 from calib_utils.studies.catto import CattoMethods
 from calib_utils.studies.lineage import Lineage
 from calib_utils.studies.measuring import Measuring
+from calib_utils.studies.members import Members
 from calib_utils.studies.outputs import Outputs
 from calib_utils.studies.overview import Overview
+from calib_utils.studies.reasoning import ChainMethods
 from calib_utils.studies.repair import Repair
+from calib_utils.studies.sampling import Sampling
 from calib_utils.types import Question
 
 
@@ -109,7 +112,7 @@ class RunConfig(AskingConfig):
     n_samples: Positive = 50
 
 
-class SamplingStudy(RunConfig):
+class SamplingStudy(Sampling, RunConfig):
     """Parameters of notebook 01: public questions, and selected facts asked beside them.
 
     `n_public_used` questions of the data set and `n_used` of the facts are left out, as in `PreferenceStudy`.
@@ -312,7 +315,7 @@ class RepairStudy(Repair, PreferenceStudy):
         return self
 
 
-class ChainStudy(RunConfig):
+class ChainStudy(ChainMethods, RunConfig):
     """Parameters of notebook 03: two families of questions with worked chains, training, and cutting chains.
 
     `n_used` test questions of the data set are left out: earlier runs reported on them. `known` are the relations
@@ -343,7 +346,7 @@ class ChainStudy(RunConfig):
     fractions: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=2)] = [0.0, 0.25, 0.5, 0.75, 1.0]
 
 
-class LifecycleStudy(AskingConfig):
+class LifecycleStudy(Members, AskingConfig):
     """Parameters of notebook 06: the family that is pre-trained here, or a published series, and its tuning."""
 
     NOTEBOOK: ClassVar[str] = "06_lifecycle"

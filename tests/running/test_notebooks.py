@@ -46,8 +46,6 @@ def code(path):
 LINES = 8  # of a code cell
 WORDS = 120  # of text between two code cells; tables, and what opens a notebook, stand outside of it
 NAMES = 45  # of the package, that a reader of all notebooks meets
-# Notebooks that are not written in short cells yet.
-LONGER = ("01_base_semantic_calibration", "03_cot_degradation", "06_lifecycle")
 
 
 def package_names(path):
@@ -84,16 +82,12 @@ def test_no_outputs_and_no_definitions(notebook):
 
 def test_no_code_cell_has_more_than_eight_lines(notebook):
     """Parameters stand in one cell, however many there are."""
-    if notebook.stem in LONGER:
-        pytest.skip("not in short cells yet")
     cells = [cell for cell in code(notebook) if "parameters" not in cell.metadata.get("tags", [])]
     lines = {cell.id: len(cell.source.splitlines()) for cell in cells}
     assert {name: n for name, n in lines.items() if n > LINES} == {}, f"cells of more than {LINES} lines"
 
 
 def test_no_text_between_two_code_cells_is_longer_than_a_screen(notebook):
-    if notebook.stem in LONGER:
-        pytest.skip("not in short cells yet")
     words, begun = {}, False
     for cell in nbformat.read(notebook, 4).cells:
         if cell.cell_type == "code":
@@ -105,7 +99,7 @@ def test_no_text_between_two_code_cells_is_longer_than_a_screen(notebook):
 
 
 def test_the_notebooks_together_use_few_names_of_the_package():
-    found = set().union(*(package_names(path) for path in NOTEBOOKS if path.stem not in LONGER))
+    found = set().union(*(package_names(path) for path in NOTEBOOKS))
     assert len(found) <= NAMES, sorted(found)
 
 
