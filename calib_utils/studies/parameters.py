@@ -274,7 +274,8 @@ class RepairStudy(Repair, PreferenceStudy):
     NOTEBOOK: ClassVar[str] = "05_calibration_aware"
 
     dataset: ChoiceDataSet = "facts"
-    n_questions: Positive = 204
+    n_questions: Positive = 400
+    n_used: Count = 612
     aligned: OtherModel = ""
     out_dataset: OtherChoiceDataSet = ""
     n_out: Positive = 142
