@@ -141,18 +141,24 @@ def test_columns_that_rows_may_have():
     told = "3 claims of the papers: 2 refuted, 1 undecided; 1 extension: 1 undecided"
     assert findings.counts(rows) == findings.counts(rows[::-1]) == f"{told}."
     assert findings.counts([row]) == "1 claim of the papers: 1 undecided."
-    assert findings.headline(rows) == f"**Measured on gemma-3-270m, {told}.**"
 
 
-def test_the_headline_names_what_reproduces_of_the_papers_and_where():
-    held = ROW | {"kind": "paper"}
-    rows = [held, held | {"claim": "SFT keeps", "model": "other"}, held | {"claim": "ours", "kind": "extension"}]
+def test_the_headline_counts_the_verdicts_of_each_finding_of_the_papers():
+    held = ROW | {"kind": "paper", "notebook": "02_rl_degradation"}
+    first = held | {"notebook": "01_base_semantic_calibration", "model": "other", "verdict": "undecided"}
+    rows = [held, first, held | {"verdict": "partly"}, held | {"claim": "ours", "kind": "extension"}]
     assert findings.headline(rows) == (
-        "**Measured on gemma-3-270m and other, 2 claims of the papers: 2 reproduced; 1 extension: 1 reproduced; of "
-        "the papers is reproduced: DPO makes the model overconfident; SFT keeps.**"
+        "**The papers' claims, measured on gemma-3-270m and other: base models are calibrated on the meaning "
+        "of their answers (1 undecided); preference and RL tuning break that (1 reproduced, 1 partly reproduced); "
+        "beside them 1 extension: 1 reproduced.**"
     )
     with pytest.raises(ValueError, match="there are no claim rows"):
         findings.headline([])
+
+
+def test_every_notebook_with_claims_has_a_finding_of_its_own():
+    assert len({module.FINDING for module in findings.MODULES}) == len(findings.MODULES)
+    assert {claim.notebook for claim in claims.CLAIMS.values()} == {module.NOTEBOOK for module in findings.MODULES}
 
 
 def test_an_outcome_names_the_claims_of_each_verdict():
@@ -174,13 +180,11 @@ def test_the_command_writes_the_headline_between_its_markers(tmp_path, monkeypat
     assert cli.main(["readme"]) == 2
     assert "claims.csv is missing or empty; run in a clone" in capsys.readouterr().err
     (tmp_path / "figures").mkdir()
-    pd.DataFrame([ROW | {"kind": "paper"}]).to_csv(tmp_path / "figures" / "claims.csv", index=False)
+    row = ROW | {"kind": "paper", "notebook": "02_rl_degradation"}
+    pd.DataFrame([row]).to_csv(tmp_path / "figures" / "claims.csv", index=False)
     (tmp_path / "README.md").write_text("# A\n<!-- headline -->\nbefore\n<!-- /headline -->\nb\n", encoding="utf-8")
     assert cli.main(["readme"]) == 0
-    said = (
-        "**Measured on gemma-3-270m, 1 claim of the papers: 1 reproduced; of the papers is reproduced: DPO makes the "
-    )
-    said += "model overconfident.**"
+    said = "**The papers' claims, measured on gemma-3-270m: preference and RL tuning break that (1 reproduced).**"
     assert capsys.readouterr().out == f"{said}\n"
     written = f"# A\n<!-- headline -->\n{said}\n<!-- /headline -->\nb\n"
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == written

@@ -4,6 +4,7 @@ from calib_utils.claims.papers import SEMANTIC
 from calib_utils.claims.rules import ABOVE, BELOW, Bound, Claim, Condition, Effect
 
 NOTEBOOK = "01_base_semantic_calibration"
+FINDING = "base models are calibrated on the meaning of their answers"
 INFORMATIVE = "confidence is informative"
 # A constant confidence at the right height passes every bound on an error: it must tell right from wrong as well.
 TELLS_APART = Condition(INFORMATIVE, Effect("AUROC", ABOVE, margin=0.1, null=0.5))

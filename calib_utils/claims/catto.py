@@ -9,6 +9,7 @@ from calib_utils.claims.papers import CATTO
 from calib_utils.claims.rules import ABOVE, Bound, Claim, Effect
 
 NOTEBOOK = "04_catto"
+FINDING = "CATTO restores it"
 CANDIDATES = 8  # k of Confidence@k: the larger of the paper's 4 and 8
 BASELINES = ("RCFT", "DPO + BCE")  # the first that a run has
 _WHERE = {"in": "the trained relations", "out": "relations never trained on"}

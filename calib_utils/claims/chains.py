@@ -5,6 +5,7 @@ from calib_utils.claims.papers import SEMANTIC
 from calib_utils.claims.rules import ABOVE, BELOW, Claim, Condition, Effect
 
 NOTEBOOK = "03_cot_degradation"
+FINDING = "so does chain-of-thought"
 UNDERCONFIDENT = "mean confidence of chains below accuracy"
 _GAP = 0.05  # as in `tuning`
 _IS_UNDERCONFIDENT = Condition(UNDERCONFIDENT, Effect("signed gap", BELOW, margin=_GAP))

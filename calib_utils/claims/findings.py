@@ -11,6 +11,9 @@ from importlib import resources
 
 import pandas as pd
 
+from calib_utils.claims import base, catto, chains, lifecycle, repair, tuning, world
+
+MODULES = (base, tuning, chains, catto, repair, lifecycle, world)  # a notebook's claims each
 SEARCHES = resources.files("calib_utils.claims") / "search"
 _IN_WORDS = {"partly": "partly reproduced"}  # every other verdict is a phrase already
 _ABOUT = {"profile": "profile", "model": "model", "dataset": "data"}
@@ -73,18 +76,23 @@ def _counted(rows: list[Mapping]) -> str:
 
 
 def headline(rows: pd.DataFrame | Iterable[Mapping]) -> str:
-    """One sentence: on which models how many claims have which verdict, and which of the papers' are reproduced.
+    """One sentence: on which models, and of what the papers find how many claims have which verdict.
 
-    Of the claims about the exact world only the counts are told: most say the same of real models.
+    Findings stand in the order of the notebooks; claims that no paper makes are counted together at the end.
 
     Raises ValueError if there are no rows.
     """
     rows = _records(rows)
     models = list(dict.fromkeys(_text(row, "model") for row in rows if _text(row, "model")))
-    held = [row for row in rows if _text(row, "kind") == "paper" and row["verdict"] == "reproduced"]
-    named = [_text(row, "claim") for row in held if _text(row, "where") != "world"]
-    which = f"; of the papers is reproduced: {'; '.join(named)}" if named else ""
-    return f"**Measured{f' on {_listed(models)}' if models else ''}, {counts(rows).removesuffix('.')}{which}.**"
+    told = []
+    for module in MODULES:
+        own = [row for row in rows if _text(row, "notebook") == module.NOTEBOOK and _text(row, "kind") == "paper"]
+        if own:
+            told.append(f"{module.FINDING} ({_counted(own)})")
+    ours = [row for row in rows if _text(row, "kind") == "extension"]
+    beside = f"; beside them {counts(ours).removesuffix('.')}" if ours else ""
+    where = f", measured on {_listed(models)}" if models else ""
+    return f"**The papers' claims{where}: {'; '.join(told)}{beside}.**"
 
 
 _BEGIN, _END = "<!-- headline -->", "<!-- /headline -->"

@@ -8,6 +8,7 @@ from calib_utils.claims.papers import LIFECYCLE
 from calib_utils.claims.rules import ABOVE, BELOW, Bound, Claim, Condition, Effect
 
 NOTEBOOK = "06_lifecycle"
+FINDING = "scale, training time and tuning move calibration"
 TASKS = ("next token", "facts generation", "multiple choice")
 _SEEN = 0.02  # the paper shows diagrams: a smaller change of the ECE would hardly be read off them
 _FAMILY = (

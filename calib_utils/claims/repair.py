@@ -8,6 +8,7 @@ from calib_utils.claims.papers import REPAIR
 from calib_utils.claims.rules import ABOVE, Bound, Claim, Condition, Effect
 
 NOTEBOOK = "05_calibration_aware"
+FINDING = "fine-tuning on the domain repairs an aligned model"
 BEYOND = "accuracy on the tuned questions beyond the critical accuracy"
 _CFT = (0.65, 0.88)  # relative reductions that the paper reports
 _SOME = 0.25  # a reduction that is worth a repair, where the paper gives no figure

@@ -13,11 +13,10 @@ import pandas as pd
 from filelock import FileLock
 
 from calib_utils import home, storage
-from calib_utils.claims import base, catto, chains, lifecycle, repair, tuning, world
+from calib_utils.claims.findings import MODULES
 from calib_utils.claims.rules import KINDS, VERDICTS, Claim, answers, n_that_decides, verdict
 from calib_utils.types import Estimate
 
-MODULES = (base, tuning, chains, catto, repair, lifecycle, world)
 CLAIMS = {claim.id: claim for module in MODULES for claim in module.CLAIMS}
 COLUMNS = tuple(
     "id notebook kind claim quote source paper_value faithful where quantity side limit margin paper_low paper_high "

@@ -5,6 +5,7 @@ from calib_utils.claims.papers import SEMANTIC
 from calib_utils.claims.rules import ABOVE, BELOW, Bound, Claim, Condition, Effect
 
 NOTEBOOK = "02_rl_degradation"
+FINDING = "preference and RL tuning break that"
 OVERCONFIDENT = "mean confidence above accuracy"
 # Models with an error of up to 0.047 count as calibrated in the paper: a smaller gap breaks nothing.
 _GAP = 0.05

@@ -9,6 +9,7 @@ from calib_utils.claims.papers import CATTO, REPAIR, SEMANTIC
 from calib_utils.claims.rules import ABOVE, BELOW, Bound, Claim, Condition, Effect
 
 NOTEBOOK = "07_mechanism"
+FINDING = "the same in a world whose truth is known"
 _GAP = 0.05  # as on the real model: models with a smaller error count as calibrated
 _SAME = 0.02  # differences of errors that count as none, as on the real model
 _RANK = 0.5  # rank correlation

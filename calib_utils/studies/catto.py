@@ -11,7 +11,7 @@ import pandas as pd
 from calib_utils.claims import BASELINES, CANDIDATES
 from calib_utils.semantics import score
 from calib_utils.studies.selection import select
-from calib_utils.training import CATTOOptions, DPOOptions, Stage, label_smoothed
+from calib_utils.training import CATTOOptions, CFTOptions, DPOOptions, Stage, label_smoothed
 from calib_utils.types import Collapse, Record
 
 
@@ -21,7 +21,7 @@ class CattoMethods:
     def methods(self) -> dict[str, Stage]:
         """Every method that is compared, by name: from the same SFT model, on the same pairs, for as many steps.
 
-        CFT, which trains on options, is left out where the questions have none.
+        CFT and RCFT, which train on options, are left out where the questions have none.
         """
         beside = replace(self.dpo, steps=self.dpo_reported, keep=())
         catto = replace(beside, method="catto", options=CATTOOptions(**self.choices))
@@ -32,6 +32,7 @@ class CattoMethods:
         found["DPO + BCE"] = replace(catto, options=bce)
         if all(question.choices for question in self.pool("train")):
             found["CFT"] = self.after_sft("cft", self.dpo_reported, self.cft_lr)
+            found["RCFT"] = replace(found["CFT"], options=CFTOptions(self.rcft_weight, 0))
         return {**found, "CATTO": catto}
 
     def ablated(self) -> dict[str, Stage]:

@@ -29,9 +29,12 @@ class Lineage:
         every = self.pool("train")
         return data.sample_evenly(every, len(every), seed=0)
 
-    def test_questions(self) -> list[Question]:
-        """Test questions, evenly over the trained relations, without the `n_used` that earlier runs reported on."""
-        return data.sample_evenly(self.pool("test"), self.n_used + self.n_questions, self.seed)[self.n_used :]
+    def test_questions(self, n: int = 0) -> list[Question]:
+        """Test questions, evenly over the trained relations, without the `n_used` that earlier runs reported on.
+
+        `n` : how many, by default `n_questions`.
+        """
+        return data.sample_evenly(self.pool("test"), self.n_used + (n or self.n_questions), self.seed)[self.n_used :]
 
     def shots(self) -> list[Question]:
         """The worked examples for a base model, from the train split."""

@@ -190,6 +190,7 @@ class LineageStudy(PreferenceStudy):
     grpo_questions: Positive = 480
     grpo_lr: LearningRate = 5e-5
     grpo_group: Annotated[int, Field(ge=2)] = 8
+    n_released: Positive = 400
     released_base: OtherModel = ""
     released_aligned: OtherModel = "smollm2-135m-instruct"
 
@@ -225,6 +226,7 @@ class CattoStudy(CattoMethods, PreferenceStudy):
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
     bce_weight: Weight = 0.03
     cft_lr: LearningRate = 2e-4
+    rcft_weight: Annotated[float, Field(gt=0)] = 1.0
     candidates: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 8, 16, 32]
 
     def places(self) -> dict[str, list[Question]]:
