@@ -55,7 +55,7 @@ def counts(rows: pd.DataFrame | Iterable[Mapping]) -> str:
     for kind, found in of_kind.items():
         if found:
             one, several = _OF_KIND.get(kind, _OF_ANY)
-            told.append(f"{len(found)} {several if len(found) > 1 else one}: {_counted(found)}")
+            told.append(f"{len(found)} {several if len(found) > 1 else one}: {counted(found)}")
     return "; ".join(told) + "."
 
 
@@ -71,7 +71,8 @@ def outcome(rows: pd.DataFrame | Iterable[Mapping]) -> str:
     return " ".join([counts(rows), *told])
 
 
-def _counted(rows: list[Mapping]) -> str:
+def counted(rows: Iterable[Mapping]) -> str:
+    """Such as "2 reproduced, 1 partly reproduced", the most frequent verdict first; empty for no rows."""
     return ", ".join(f"{n} {verdict}" for verdict, n in Counter(map(_verdict, rows)).most_common())
 
 
@@ -88,7 +89,7 @@ def headline(rows: pd.DataFrame | Iterable[Mapping]) -> str:
     for module in MODULES:
         own = [row for row in rows if _text(row, "notebook") == module.NOTEBOOK and _text(row, "kind") == "paper"]
         if own:
-            told.append(f"{module.FINDING} ({_counted(own)})")
+            told.append(f"{module.FINDING} ({counted(own)})")
     ours = [row for row in rows if _text(row, "kind") == "extension"]
     beside = f"; beside them {counts(ours).removesuffix('.')}" if ours else ""
     where = f", measured on {_listed(models)}" if models else ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from calib_utils import claims
+from calib_utils.claims import findings
 from calib_utils.home import ROOT
 from calib_utils.running import manifest, runner
 
@@ -102,9 +102,7 @@ def outcome(notebook: str, seconds: float, output: Path, figures: Path, failed: 
         where = executed if executed.exists() else "nothing was executed"
         return f"{notebook}: failed after {minutes(seconds)}; {where}"
     rows = [row for row in claims.read_claims(figures) if row["notebook"] == notebook]
-    verdicts = Counter(row["verdict"] for row in rows)
-    counts = [f"{count} {verdict}" for verdict, count in verdicts.most_common()]
-    return f"{notebook}: {minutes(seconds)}, {', '.join(counts) or 'no claims'}; {output / notebook}.ipynb"
+    return f"{notebook}: {minutes(seconds)}, {findings.counted(rows) or 'no claims'}; {output / notebook}.ipynb"
 
 
 def minutes(seconds: float | None) -> str:

@@ -7,6 +7,7 @@ from calib_utils.semantics.collapse import exact as exact
 from calib_utils.semantics.collapse import final_answer as final_answer
 from calib_utils.semantics.collapse import first_token as first_token
 from calib_utils.semantics.collapse import number as number
+from calib_utils.semantics.collapse import of_style as of_style
 from calib_utils.semantics.collapse import right_class as right_class
 from calib_utils.semantics.confidence import answers as answers
 from calib_utils.semantics.confidence import class_distribution as class_distribution

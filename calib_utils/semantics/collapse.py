@@ -172,6 +172,15 @@ class Chain:
         return NO_ANSWER if final is None else self.answer(Response(final), question)
 
 
+def of_style(style: str, names: dict | None = None, chat: bool = False) -> Semantic | Chain:
+    """The collapse function for answers in a style (a key of `prompts.STYLES`) that knows these names.
+
+    In sentences, and in what a chat model says, the answer is looked for; a chain is compared by its final answer.
+    """
+    meaning = Semantic(names or {}, sentences=chat or style == "sentence")
+    return Chain(meaning) if style == "cot" else meaning
+
+
 def right_class(question: Question, collapse: Collapse, token_ids: tuple[int, ...] = ()) -> str:
     """B of the reference answer, which is a final answer without a chain.
 

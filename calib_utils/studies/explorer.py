@@ -15,7 +15,7 @@ import pandas as pd
 from calib_utils import metrics
 from calib_utils.data import known_names
 from calib_utils.prompts import STYLES
-from calib_utils.semantics import NO_ANSWER, Chain, Semantic, canonical, exact, right_class
+from calib_utils.semantics import NO_ANSWER, canonical, exact, of_style, right_class
 from calib_utils.types import Collapse, Estimate, Question, Response
 
 ALL = "all"  # relations
@@ -24,15 +24,10 @@ _ERRORS = ("smece", "ece_equal_width_10")
 SOURCE = ("stage", "style", "dataset")  # fields of `Choice` that say whose answers are looked at
 
 
-def _semantic(style: str, names: dict) -> Collapse:
-    meaning = Semantic(names, sentences=style == "sentence")
-    return Chain(meaning) if style == "cot" else meaning
-
-
 # What the explorer calls a collapse function, from the style of the answers and the known names of the data set.
 COLLAPSE: dict[str, Callable[[str, dict], Collapse]] = {
-    "meaning": _semantic,
-    "own aliases only": lambda style, names: _semantic(style, {}),
+    "meaning": of_style,
+    "own aliases only": lambda style, names: of_style(style),
     "canonical text": lambda style, names: canonical,
     "exact text": lambda style, names: exact,
 }

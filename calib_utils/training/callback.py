@@ -18,7 +18,7 @@ from calib_utils.errors import TrainingError
 from calib_utils.metrics import evaluate
 from calib_utils.models import LanguageModel
 from calib_utils.sampling import option_logprobs, sample
-from calib_utils.semantics import Semantic, score, score_options
+from calib_utils.semantics import of_style, score, score_options
 from calib_utils.types import Collapse, Question, Record
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class CalibrationCallback(TrainerCallback):
             raise TrainingError(f"the trainer's processing_class is {type(tokenizer).__name__}; give it a tokenizer")
         self.trainer, self.tokenizer, self.questions = trainer, tokenizer, list(questions)
         self.every, self.budget, self.choice = every, budget, choice
-        self.collapse = Semantic(sentences=chat or style == "sentence") if collapse is None else collapse
+        self.collapse = of_style(style, chat=chat) if collapse is None else collapse
         self.asked = prompts.build_prompts(self.questions, shots, style, tokenizer if chat else None)
         self.config = prompts.sampling_config(style, n_samples, seed)
         self.ending = prompts.ending(tokenizer, bool(shots) and not chat)

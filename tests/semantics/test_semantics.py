@@ -15,6 +15,7 @@ from calib_utils.semantics import (
     final_answer,
     first_token,
     number,
+    of_style,
     option_probabilities,
     right_class,
     score,
@@ -316,3 +317,10 @@ def test_a_chain_without_an_answer_is_a_class_of_its_own_and_stays_counted():
 )
 def test_number_takes_the_first_number(text, found):
     assert number(Response(text), question("17")) == found
+
+
+def test_the_style_of_an_answer_chooses_how_it_is_compared():
+    names = {"currency": {"sol": "peruvian sol"}}
+    assert of_style("concise", names) == Semantic(names) and of_style("concise") == Semantic()
+    assert of_style("sentence", names) == of_style("concise", names, chat=True) == Semantic(names, sentences=True)
+    assert of_style("cot", names) == Chain(Semantic(names))

@@ -14,10 +14,9 @@ from calib_utils.data import entity as entity_of
 from calib_utils.data import known_names, load_questions, own_questions, sample_evenly
 from calib_utils.errors import ConfigError, DataError, ModelError, SamplingError
 from calib_utils.semantics import (
-    Chain,
-    Semantic,
     class_distribution,
     classes,
+    of_style,
     option_probabilities,
     right_class,
 )
@@ -270,9 +269,7 @@ class _Ask:
         return self._freely(draw, server.chat, about)
 
     def _freely(self, draw, chat: bool, about: dict) -> tuple[list[Answered], dict]:
-        collapse: Collapse = Semantic(self.known, sentences=chat or self.settings.style == "sentence")
-        if self.settings.style == "cot":
-            collapse = Chain(collapse)
+        collapse = of_style(self.settings.style, self.known, chat)
         if self.choice:
             collapse = named_option
         found = self._timed(draw)
