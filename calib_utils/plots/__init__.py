@@ -18,6 +18,7 @@ from calib_utils.plots.figures import histogram_panels as histogram_panels
 from calib_utils.plots.figures import legend_below as legend_below
 from calib_utils.plots.figures import line_panels as line_panels
 from calib_utils.plots.figures import metric_panels as metric_panels
+from calib_utils.plots.figures import monitoring as monitoring
 from calib_utils.plots.figures import regime_panels as regime_panels
 from calib_utils.plots.figures import reliability_grid as reliability_grid
 from calib_utils.plots.figures import surrogate_panels as surrogate_panels

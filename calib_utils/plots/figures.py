@@ -183,3 +183,23 @@ def regime_panels(path: pd.DataFrame, bounds: pd.DataFrame, critical: float):
 def legend_below(figure, ax, columns: int, title: str | None = None) -> None:
     """One legend for a figure, below it, of what `ax` shows."""
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=columns, title=title)
+
+
+def monitoring(table: pd.DataFrame):
+    """What `training.CalibrationCallback` has logged along training, and the loss beside it.
+
+    Columns: step, accuracy, confidence, smece, smece_floor, loss, n.
+
+    Raises ValueError for a table without rows.
+    """
+    if table.empty:
+        raise ValueError("there is nothing to draw: no measurements")
+    figure, axes = diagrams.panels(2)
+    for i, (name, label) in enumerate({"confidence": "confidence", "accuracy": "accuracy", "smece": "smECE"}.items()):
+        axes[0].plot(table["step"], table[name], "o-", color=f"C{i}", markersize=4, label=label)
+    diagrams.floor_of(axes[0], table["step"], table["smece_floor"], "C2")
+    axes[0].set(xlabel="step", ylabel=f"dev questions, n = {table['n'].iloc[0]}", ylim=(0, 1))
+    axes[0].legend()
+    axes[1].plot(table["step"], table["loss"], "o-", color="C3", markersize=4)
+    axes[1].set(xlabel="step", ylabel="DPO's loss", ylim=(0, None))
+    return figure

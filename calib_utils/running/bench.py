@@ -1,4 +1,4 @@
-"""Bench: the sampler against `generate`, CATTO against DPO, training against plain matrix products; in turns."""
+"""Bench: the sampler against `generate`, CATTO against DPO, training against plain products, monitored or not."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pandas as pd
@@ -282,20 +283,81 @@ def _matmul_gflops(device: torch.device, dtype: torch.dtype, size: int = 2048, r
     return 2 * size**3 / min(taken) / 1e9
 
 
+def monitoring(
+    model: str,
+    device: str = "auto",
+    steps: int = 40,
+    every: int = 5,
+    n_questions: int = 60,
+    n_shots: int = 10,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`CalibrationCallback` in a run of trl's DPO: its curve, what it costs, and that it leaves the weights alone.
+
+    LoRA of rank 16, distractor pairs of embedded facts of the train split; dev questions with `n_shots` examples are
+    asked every `every` steps, 20 draws each. The same run without the callback is made first. Columns: step, then
+    what the callback logs, loss, seconds_per_step (without measuring), share (of the run's time that measuring took),
+    identical (whether both runs end in the same weights, bit for bit), n, device, model.
+    """
+    from calib_utils import models
+    from calib_utils.training import CalibrationCallback
+
+    rate, asked = 1e-4, load_questions("facts", "dev", n=n_questions, seed=seed)
+    shots = pick_shots(load_questions("facts", "train"), n_shots, seed)
+    ends, log, clock = [], [], _Clock()
+    for watched in (False, True):
+        lm = models.load(model, device=device)
+        with tempfile.TemporaryDirectory() as folder, _trainer("dpo", lm, folder, steps, 8, seed, rate) as trainer:
+            if watched:
+                trainer.add_callback(CalibrationCallback(trainer, asked, every, budget=0.9, shots=shots, seed=seed))
+            else:
+                trainer.add_callback(clock)
+            trainer.train()
+            ends.append({name: w.detach().cpu() for name, w in trainer.model.named_parameters() if w.requires_grad})
+            log = trainer.state.log_history
+    table = pd.DataFrame(log).groupby("step", as_index=False).first()
+    found = table[["step", "loss", *(name for name in table if name.startswith("calibration/"))]]
+    found = found.rename(columns=lambda name: name.removeprefix("calibration/")).dropna(subset="accuracy")
+    step = clock.seconds(first=2)
+    measured = found["seconds"].sum()
+    return found.assign(
+        seconds_per_step=step,
+        share=measured / (measured + steps * step),
+        identical=all(torch.equal(weight, ends[1][name]) for name, weight in ends[0].items()),
+        n=n_questions,
+        device="cpu" if lm.device.type == "cpu" else torch.cuda.get_device_name(),
+        model=model,
+    )
+
+
 def _block(method: str, model: str, device: str, steps: int, batch_size: int, seed: int) -> tuple[float, float, str]:
     """Median seconds of a step, peak GiB and device of one run of `steps` steps."""
+    from calib_utils import models
+
+    lm, clock = models.load(model, device=device), _Clock()
+    with tempfile.TemporaryDirectory() as folder, _trainer(method, lm, folder, steps, batch_size, seed) as trainer:
+        trainer.add_callback(clock)
+        trainer.train()
+    if lm.device.type != "cpu":
+        return clock.seconds(first=2), torch.cuda.max_memory_allocated() / 2**30, torch.cuda.get_device_name()
+    return clock.seconds(first=2), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, "cpu"
+
+
+@contextlib.contextmanager
+def _trainer(
+    method: str, lm: LanguageModel, folder: str, steps: int, batch_size: int, seed: int, rate: float = 2e-5
+) -> Iterator:
+    """One of `_TRAINERS` for LoRA of rank 16 on distractor pairs, with what it needs while it trains."""
     warnings.simplefilter("ignore")
     from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig, get_peft_model
     from transformers import PrinterCallback
     from trl import DPOConfig, DPOTrainer
 
-    from calib_utils import models
     from calib_utils.training import CATTOConfig, CATTOTrainer, distractor_pairs
     from calib_utils.training.compat import scored_head
 
     disable_progress_bars()
-    lm, clock = models.load(model, device=device), _Clock()
     cpu = lm.device.type == "cpu"
     pairs = distractor_pairs(load_questions("facts", "train", n=steps * batch_size, seed=seed), seed)
     asked = build_prompts([question for question, _ in pairs], [])
@@ -303,26 +365,19 @@ def _block(method: str, model: str, device: str, steps: int, batch_size: int, se
         {"prompt": prompt.own, "chosen": prompt.blank + question.answer, "rejected": prompt.blank + wrong}
         for (question, wrong), prompt in zip(pairs, asked, strict=True)
     ]
+    torch.manual_seed(seed)  # of the adapter's start
     policy = get_peft_model(lm.model, LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"))
     kind, config = (CATTOTrainer, CATTOConfig) if method == "catto" else (DPOTrainer, DPOConfig)
-    light = scored_head(compact=True) if cpu and method == "dpo" else contextlib.nullcontext()
-    with tempfile.TemporaryDirectory() as folder, light:
+    with scored_head(compact=True) if cpu and method == "dpo" else contextlib.nullcontext():
         trainer = kind(
             policy,
             args=config(
-                output_dir=folder, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=2e-5,
+                output_dir=folder, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=rate,
                 report_to=[], save_strategy="no", disable_tqdm=True, use_cpu=cpu, bf16=lm.dtype == "bfloat16",
-                gradient_checkpointing=False, max_length=None, seed=seed,
+                gradient_checkpointing=False, max_length=None, seed=seed, logging_steps=1,
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=lm.tokenizer,
-            callbacks=[clock],
         )  # fmt: skip
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    peak = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        if cpu
-        else torch.cuda.max_memory_allocated() / 2**30
-    )
-    return clock.seconds(first=2), peak, "cpu" if cpu else torch.cuda.get_device_name()
+        yield trainer

@@ -49,8 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("models", help="show the default model, converting it on first use")
     command.set_defaults(call=_models)
 
-    command = commands.add_parser("bench", help="time the sampler, CATTO against DPO, or the training of the family")
-    command.add_argument("what", choices=["sampling", "chains", "training", "family"])
+    command = commands.add_parser(
+        "bench", help="time the sampler, CATTO against DPO, training of the family, the callback"
+    )
+    command.add_argument("what", choices=["sampling", "chains", "training", "family", "monitoring"])
     command.add_argument("--model", default=None, help="name, folder or hub id (default: the bundled model)")
     command.add_argument("--device", default="auto")
     command.set_defaults(call=_bench)
@@ -297,13 +299,13 @@ def _models(options) -> int:
 
 
 def _bench(options) -> int:
-    from calib_utils import models
+    from calib_utils import models, plots
     from calib_utils.running import bench
 
     storage.check_folder(ROOT / "figures")
     name = options.model or models.DEFAULT_MODEL
-    if options.what == "training":
-        table = bench.training(name, options.device)
+    if options.what in ("training", "monitoring"):
+        table = getattr(bench, options.what)(name, options.device)
     elif options.what == "family":
         table = bench.family()
     else:
@@ -312,6 +314,9 @@ def _bench(options) -> int:
     suffix = "" if (table["device"] == "cpu").all() else "_cuda"
     path = ROOT / "figures" / f"bench_{options.what}{suffix}.csv"
     table.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
+    if options.what == "monitoring":
+        plots.use_style()
+        plots.save(plots.monitoring(table), path.with_suffix(".png"), table)
     print(table.to_string(index=False))
     print(f"written to {path}")
     return 0

@@ -2,6 +2,7 @@ import pytest
 import torch
 from conftest import tiny_model
 
+from calib_utils import plots
 from calib_utils.running import bench
 from calib_utils.sampling import sample
 from calib_utils.types import Prompt, Question, SamplingConfig
@@ -54,6 +55,20 @@ def test_a_training_block_is_timed(method, tmp_path):
     lm.tokenizer.save_pretrained(tmp_path)
     seconds, peak, device = bench._block(method, str(tmp_path), "cpu", 4, 2, 0)
     assert 0 < seconds < 10 and peak > 0.1 and device == "cpu"
+
+
+def test_monitoring_leaves_the_weights_alone_and_tells_the_curve(tmp_path):
+    lm = tiny_model()
+    lm.model.save_pretrained(tmp_path)
+    lm.tokenizer.save_pretrained(tmp_path)
+    table = bench.monitoring(str(tmp_path), "cpu", steps=6, every=3, n_questions=12, n_shots=0)
+    assert table["step"].tolist() == [0, 3, 6] and table["identical"].all() and set(table["n"]) == {12}
+    assert table[["accuracy", "confidence", "smece", "smece_floor"]].notna().all(axis=None)
+    assert (table["share"] > 0).all() and (table["loss"].dropna() > 0).all()
+    drawn = plots.monitoring(table).axes[0]
+    assert drawn.get_xlabel() == "step" and drawn.get_ylabel() == "dev questions, n = 12"
+    with pytest.raises(ValueError, match="no measurements"):
+        plots.monitoring(table[:0])
 
 
 def test_training_bench_compares_medians(monkeypatch):
