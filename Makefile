@@ -47,6 +47,7 @@ bench: env
 	$(BIN)/python -m calib_utils bench chains
 	$(BIN)/python -m calib_utils bench training
 	$(BIN)/python -m calib_utils bench family
+	$(BIN)/python -m calib_utils bench monitoring
 
 course: $(VENV)-course/.installed
 	$(VENV)-course/bin/python notebooks/assignments/build_course.py --seed $(COURSE_SEED) --folder $(COURSE)
