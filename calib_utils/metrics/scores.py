@@ -1,7 +1,7 @@
 """Scores of (confidence, correct) pairs as functions of weights; `table.METRICS` lists them with range and label.
 
 All take `confidence` (n,) in [0, 1], `correct` (n,) of 0 and 1, and `weights` (B, n): how often each pair counts in
-each of B resamples; they return (B,) values.
+each of B resamples; they return (B,) values. Errors are also called with `correct` (B, n) and `weights` (1, n).
 """
 
 from __future__ import annotations

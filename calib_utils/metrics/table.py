@@ -27,6 +27,8 @@ from calib_utils.metrics.scores import (
 )
 from calib_utils.metrics.smooth import smece
 
+KINDS = ("mean", "error", "rank", "bootstrap")
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -34,10 +36,12 @@ class Metric:
 
     Attributes
     ----------
-    kind : mean, error, rank or bootstrap: how the interval is made (`metrics.intervals`).
+    kind : one of `KINDS`: how the interval is made (`metrics.intervals`).
     low, high : range of values.
     each : for means, the value of every question from confidence and correct.
     counts_answers : whether `each` is a count of right answers, so that the interval needs pseudo-answers.
+
+    Raises ValueError for an unknown kind, and one that does not fit the rest.
     """
 
     function: Function
@@ -47,6 +51,15 @@ class Metric:
     high: float = 1.0
     each: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     counts_answers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or (self.kind == "mean") != (self.each is not None):
+            raise ValueError(
+                f"metric {self.label!r} has kind {self.kind!r} and {'an' if self.each else 'no'} `each`; the kind is "
+                f"one of {KINDS}, and means, they alone, have `each`"
+            )
+        if self.kind == "rank" and self.function is not auroc:
+            raise ValueError(f"metric {self.label!r}: the interval of kind 'rank' is that of AUROC; use 'bootstrap'")
 
     def __call__(self, confidence, correct, weights) -> np.ndarray:
         """(B,) values."""

@@ -14,16 +14,16 @@ from calib_utils.data.world.answers import AnswerWorld
 from calib_utils.data.world.lookups import LookupWorld
 from calib_utils.errors import ModelError
 from calib_utils.home import ROOT
-from calib_utils.studies.asking import Asking
-from calib_utils.studies.catto import CattoMethods
-from calib_utils.studies.lineage import Lineage
-from calib_utils.studies.measuring import Measuring
-from calib_utils.studies.members import Members
-from calib_utils.studies.outputs import Outputs
-from calib_utils.studies.overview import Overview
-from calib_utils.studies.reasoning import ChainMethods
-from calib_utils.studies.repair import Repair
-from calib_utils.studies.sampling import Sampling
+from calib_utils.studies.mixins.asking import Asking
+from calib_utils.studies.mixins.catto import CattoMethods
+from calib_utils.studies.mixins.lineage import Lineage
+from calib_utils.studies.mixins.measuring import Measuring
+from calib_utils.studies.mixins.members import Members
+from calib_utils.studies.mixins.outputs import Outputs
+from calib_utils.studies.mixins.overview import Overview
+from calib_utils.studies.mixins.reasoning import ChainMethods
+from calib_utils.studies.mixins.repair import Repair
+from calib_utils.studies.mixins.sampling import Sampling
 from calib_utils.types import Question
 
 

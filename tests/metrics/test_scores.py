@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -279,3 +281,17 @@ def test_a_wide_table_shows_the_noise_floor_beside_every_error():
     assert (found["smece, noise floor"] == table.loc[table["metric"] == "smece", "floor"].to_numpy()).all()
     single = M.wide(table[table["model"] == "a"], "model")
     assert list(single.index) == ["a"] and single["accuracy"].iloc[0] == one["correct"].mean()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"kind": "median"}, "kind is one of"),
+        ({"kind": "mean"}, "means, they alone, have `each`"),
+        ({"each": lambda f, y: f}, "has kind 'bootstrap' and an `each`"),
+        ({"kind": "rank"}, "the interval of kind 'rank' is that of AUROC"),
+    ],
+)
+def test_a_metric_whose_kind_does_not_fit_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(M.METRICS["aurc"], **change)

@@ -31,7 +31,7 @@ class ChainMethods:
 
         `steps` : only word problems of so few steps, and `n_few` of them.
         """
-        sizes = {self.dataset: (self.n_used, self.n_few if steps else self.n_questions)}
+        sizes = {self.dataset: (self.reported(self.n_used), self.n_few if steps else self.n_questions)}
         sizes[self.elsewhere] = 0, self.n_elsewhere
         found = {}
         for family, (used, n) in sizes.items():

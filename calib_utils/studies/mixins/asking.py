@@ -31,6 +31,11 @@ class Asking:
         path = self.data_path or None if dataset in ("", self.dataset) else None
         return data.load_questions(dataset or self.dataset, split, n, self.seed, path)
 
+    def reported(self, n: int) -> int:
+        """`n`, how many test questions earlier runs reported on; 0 for another data set than the notebook's own."""
+        own = type(self).model_fields["dataset"].default
+        return n if self.dataset == own and not self.data_path else 0
+
     def names(self, questions: Sequence[Question] | None = None, dataset: str = "") -> dict[str, dict[str, str]]:
         """Every name by which a data set's answers are known (`data.known_names`), for `semantics.Semantic`."""
         return data.known_names(dataset or self.dataset, questions)

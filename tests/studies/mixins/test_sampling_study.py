@@ -35,6 +35,11 @@ def test_questions_that_earlier_runs_reported_on_are_left_out():
     assert {q.split for q in [*asked, *facts]} == {"test"} and {q.split for q in RUN.shots("facts")} == {"train"}
 
 
+def test_another_data_set_has_no_questions_that_were_reported_on():
+    other = SamplingStudy(dataset="facts", n_questions=30)
+    assert other.test_questions() == data.load_questions("facts", "test", 30, other.seed)
+
+
 def test_the_example_is_a_question_whose_answer_has_several_names():
     question = RUN.example()
     assert question.answer == "Canadian dollar" and question.aliases

@@ -17,7 +17,8 @@ class Sampling:
 
     def test_questions(self) -> list[Question]:
         """Public test questions, without the `n_public_used` that earlier runs reported on."""
-        return self.load_questions("test", self.n_public_used + self.n_questions)[self.n_public_used :]
+        used = self.reported(self.n_public_used)
+        return self.load_questions("test", used + self.n_questions)[used:]
 
     def selected(self) -> list[Question]:
         """Selected facts of the test split, without the `n_used` that earlier runs reported on."""

@@ -34,7 +34,8 @@ class Lineage:
 
         `n` : how many, by default `n_questions`.
         """
-        return data.sample_evenly(self.pool("test"), self.n_used + (n or self.n_questions), self.seed)[self.n_used :]
+        used = self.reported(self.n_used)
+        return data.sample_evenly(self.pool("test"), used + (n or self.n_questions), self.seed)[used:]
 
     def shots(self) -> list[Question]:
         """The worked examples for a base model, from the train split."""

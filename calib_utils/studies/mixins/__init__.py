@@ -1,0 +1,1 @@
+"""Mixins: what a notebook's parameters can do, so that cells are short; `studies.parameters` combines them."""
