@@ -72,6 +72,7 @@ def build(folder: Path, seed: int) -> None:
         for table in needed:
             tables[table].to_csv(folder / "source" / name / f"{table}.csv", index=False, lineterminator="\n")
         shutil.copy(HERE / "STUDENTS.md", folder / "source" / name / "README.md")
+        shutil.copy(HERE.parents[1] / "requirements-course.txt", folder / "source" / name)
     shutil.copy(HERE / "nbgrader_config.py", folder)
     config = PyFileConfigLoader("nbgrader_config.py", str(folder)).load_config()
     config.CourseDirectory.root = str(folder.resolve())
