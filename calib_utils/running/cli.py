@@ -178,7 +178,8 @@ def _run_several(notebooks, options, figures: Path) -> int:
     failed = batch.run(pending, jobs, gpus, lambda line: print(line, flush=True))
     for job in sorted(pending, key=lambda job: job.notebook):
         print(progress.outcome(job.notebook, job.seconds, options.output, figures, job.notebook in failed))
-    print(f"figures and claims are in {figures}")
+    if len(failed) < len(pending):
+        print(f"figures and claims are in {figures}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
         wrong_input = any(job.process and job.process.returncode == 2 for job in pending)
