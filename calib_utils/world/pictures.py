@@ -92,10 +92,11 @@ def gap_against_error(table: pd.DataFrame, group: str, title: str = "", annotate
     """Calibration error against loss gap, one colour per `group`, and the bound sqrt(gap / 2) above all points.
 
     Columns gap, error, and their ends gap_low, gap_high, error_low, error_high. Filled: overconfident (`signed` above
-    0), open: underconfident. The axis of the gap is drawn as its root, on which the bound is straight.
+    0), open: underconfident. The axis of the gap is drawn as its root, on which the bound is straight. `annotate` is
+    a column of names: points are numbered, and the names stand beside the figure.
     """
-    figure, axes = plots.panels(1, width=8.6, height=5.0)
-    ax = axes[0]
+    figure, axes = plots.panels(1, width=12.0 if annotate else 8.6, height=5.6 if annotate else 5.0)
+    ax, named = axes[0], []
     for i, (name, part) in enumerate(table.groupby(group, sort=False)):
         color, marker = f"C{i % 7}", _MARKERS[i % len(_MARKERS)]
         sides = [[part[c] - part[f"{c}_low"], part[f"{c}_high"] - part[c]] for c in ("error", "gap")]
@@ -106,9 +107,9 @@ def gap_against_error(table: pd.DataFrame, group: str, title: str = "", annotate
         ax.plot([], [], marker, color=color, label=str(name))
         if annotate:
             for row in part.itertuples():
-                ax.annotate(
-                    getattr(row, annotate), (row.gap, row.error), (4, 4), textcoords="offset points", fontsize=7
-                )
+                named.append(f"{len(named) + 1}  {getattr(row, annotate)}")
+                at = {"xy": (row.gap, row.error), "xytext": (4, 4), "textcoords": "offset points"}
+                ax.annotate(str(len(named)), **at, fontsize=8, color=color)
     least, most = min(float(table["gap"].min()), 0.0), max(float(table["gap"].max()), 1e-3)
     points = np.linspace(0, np.sqrt(most), 200) ** 2
     ax.plot(points, error_bound(points), color="0.3", linestyle="--", label="bound: sqrt(gap / 2)")
@@ -123,7 +124,13 @@ def gap_against_error(table: pd.DataFrame, group: str, title: str = "", annotate
     filled = [plt.Line2D([], [], marker="o", color="0.3", linestyle="", markerfacecolor=f) for f in ("0.3", "white")]
     handles, names = ax.get_legend_handles_labels()
     names = [*names, "overconfident", "underconfident"]
-    figure.legend([*handles, *filled], names, loc="outside right upper")
+    if named:
+        ax.legend([*handles, *filled], names, loc="upper left", fontsize=8)
+        blank = [plt.Line2D([], [], linestyle="")] * len(named)
+        columns = 1 + (len(named) > 26)
+        figure.legend(blank, named, loc="outside right upper", fontsize=8, handlelength=0, ncols=columns)
+    else:
+        figure.legend([*handles, *filled], names, loc="outside right upper")
     return figure
 
 

@@ -146,4 +146,6 @@ def test_scores_of_a_small_run_of_the_notebooks_make_a_picture(tmp_path):
     table = mechanism.measure(large, n_boot=20).set_index("condition")
     assert table.loc["02 DPO", "signed"] > 0.2 and set(table["notebook"]) == {"02"}
     figure = pictures.gap_against_error(table.reset_index(), "notebook", "conditions", "condition")
-    assert {text.get_text() for text in figure.axes[0].texts} == set(large)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "2"]
+    (key,) = figure.legends
+    assert [text.get_text() for text in key.get_texts()] == [f"{i}  {name}" for i, name in enumerate(large, 1)]
