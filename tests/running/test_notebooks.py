@@ -146,7 +146,7 @@ def test_notebooks_of_one_lineage_train_the_same_stages(profile):
     given = {}
     for notebook in ("02_rl_degradation", "04_catto", "05_calibration_aware"):
         given[notebook] = STUDIES[notebook].defaults() | profile_parameters(profile, notebook)
-    shared = set(PreferenceStudy.model_fields) - set(RunConfig.model_fields) - {"train_seeds", "n_side"}
+    shared = set(PreferenceStudy.model_fields) - set(RunConfig.model_fields) - {"train_seeds", "n_side", "n_used"}
     shared |= {"model", "chat", "dtype", "dataset", "data_path", "n_samples", "n_shots", "seed", "max_rows"}
     own = [found for found in given.values() if not found.get("aligned")]  # an aligned model has no lineage here
     assert len(given) == 3 and len(own) >= 2
