@@ -107,7 +107,7 @@ def test_names_of_models_are_bundled_ones_folders_and_what_the_hub_may_hold(tmp_
     assert LineageStudy.checked({"dataset": "mmlu", "held_out": ["virology"]}).held_out == ["virology"]
 
 
-CELL = 'profile: str = "cpu"  # help\nn_questions: int = 240  # help\nn_samples: int = 50  # help'
+CELL = 'profile: str = "cpu"  # help\nn_questions: int = 400  # help\nn_samples: int = 50  # help'
 SMOKE = profile_parameters("smoke", "01_base_semantic_calibration")
 
 
@@ -122,7 +122,7 @@ def running(cells, **changed):
 def test_parameters_left_at_their_default_follow_the_profile():
     run = running([CELL.replace('"cpu"', '"smoke"')])
     assert {name: getattr(run, name) for name in SMOKE} == SMOKE and run.n_questions == 34
-    assert running([CELL.replace('"cpu"', '"smoke"').replace("240", "20")]).n_questions == 20
+    assert running([CELL.replace('"cpu"', '"smoke"').replace("400", "20")]).n_questions == 20
     assert running([CELL]) == SamplingStudy()  # the defaults are the sizes of cpu
 
 
@@ -151,7 +151,7 @@ def test_the_notebook_itself_refuses_a_name_that_its_class_does_not_have(cells):
 
 def test_cells_that_set_no_parameters_are_none_of_its_business():
     other = ["%matplotlib inline", "import os", "table: list = []", "# Parameters of the plot\nos.environ['A'] = 'b'"]
-    namespace = {"profile": "cpu", "n_questions": 240}
+    namespace = {"profile": "cpu", "n_questions": 400}
     run = SamplingStudy.from_namespace(namespace, [CELL, *other])
     assert run == SamplingStudy()
 

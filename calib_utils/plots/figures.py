@@ -139,7 +139,7 @@ def histogram_panels(table: pd.DataFrame, xlabel: str, width: float = 3.6, heigh
 
 
 def surrogate_panels(table: pd.DataFrame):
-    """CATTO's target against confidence, a panel for every s (`studies.catto.CattoMethods.surrogate_targets`)."""
+    """CATTO's target against confidence, a panel for each s (`studies.mixins.catto.CattoMethods.surrogate_targets`)."""
     sizes = list(dict.fromkeys(table["s"]))
     figure, axes = diagrams.panels(len(sizes), width=4.2, height=4.0, sharey=True)
     for ax, s in zip(axes, sizes, strict=True):
@@ -157,8 +157,8 @@ def surrogate_panels(table: pd.DataFrame):
 def regime_panels(path: pd.DataFrame, bounds: pd.DataFrame, critical: float):
     """ECE on tuned and on test questions against the accuracy on the tuned ones, with the bounds of the regimes.
 
-    `path` has a row for every method and number of steps (`studies.repair.Repair.path`), `bounds` both bounds by
-    accuracy (`studies.regimes.bounds`).
+    `path` has a row for every method and number of steps (`studies.mixins.repair.Repair.path`), `bounds` both bounds
+    by accuracy (`studies.regimes.bounds`).
     """
     figure, axes = diagrams.panels(2, width=5.0, sharey=True)
     for ax, (place, where) in zip(axes, {"tuned": "tuned questions", "in": "test questions"}.items(), strict=True):

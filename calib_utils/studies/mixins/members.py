@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from calib_utils.crossing import Lazy
 from calib_utils.types import Estimate
 
-if TYPE_CHECKING:
-    from calib_utils.studies.published import Series
-    from calib_utils.world.family.study import Study
-
-# What trains and measures is imported where it is used: parameters are checked before a run, which needs none of it.
+# What trains and measures is named here and imported where it is used: parameters are checked before a run, which
+# needs none of it.
+_members = Lazy("calib_utils.world.family.study:of")
 
 
 class Members:
     """For the parameters of notebook 06 (`parameters.LifecycleStudy`)."""
 
-    def members(self) -> Study | Series:
+    def members(self):
         """The published series that the parameters name, or the family that is trained here."""
-        from calib_utils.world.family import study
-
-        return study.of(self)
+        return _members(self)
 
     @property
     def labels(self) -> dict[str, str]:

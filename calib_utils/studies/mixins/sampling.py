@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from calib_utils import data, prompts
+from calib_utils.crossing import Lazy
 from calib_utils.types import Collapse, Estimate, Question, Record
 
 # Metrics and the world are imported where they are used: parameters are checked before a run, which needs neither.
+mechanism = Lazy("calib_utils.world.mechanism")
 
 
 class Sampling:
@@ -39,8 +41,6 @@ class Sampling:
         Columns: kind, metric, value, low, high, n, tilt (the mean of the best one, `mechanism.best_tilt`), and the
         largest calibration error that a gap of this value allows (`mechanism.error_bound`).
         """
-        from calib_utils.world import mechanism
-
         found, rows = {}, []
         for kind, table in scores.items():
             pair, finest = (table["confidence"], table["correct"]), 1 / (2 * self.n_samples)

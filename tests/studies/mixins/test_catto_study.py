@@ -14,7 +14,7 @@ RUN = CattoStudy(sft_weight=0.5, bce_weight=0.25)
 
 def test_every_method_starts_from_the_same_model_and_sees_the_same_questions():
     methods = RUN.methods()
-    assert list(methods) == ["SFT", "DPO", "DPO + SFT", "cDPO", "DPO + BCE", "CFT", "CATTO"]
+    assert list(methods) == ["SFT", "DPO", "DPO + SFT", "cDPO", "DPO + BCE", "CFT", "RCFT", "CATTO"]
     for stage in list(methods.values())[1:]:
         assert stage.parent == methods["SFT"] and (stage.first, stage.n_questions) == (1024, 480)
     assert methods["DPO + SFT"].settings["loss_weights"] == [1.0, 0.5]

@@ -56,7 +56,7 @@ def test_a_row_says_what_its_run_was_given():
         "profile": "cpu", "model": "gemma-3-270m", "dataset": "facts", "seeds": "1 2"
     }  # fmt: skip
     assert CattoStudy(train_seeds=[1, 2], sft_seeds=[0, 0]).about["seeds"] == "1 2 (SFT 0 0)"
-    assert RepairStudy(aligned="mine").about["model"] == "mine"
+    assert RepairStudy(aligned="mine/own").about["model"] == "mine/own"
     assert WorldStudy(width=32).about["model"] == "width 32"
 
 

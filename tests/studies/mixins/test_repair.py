@@ -23,7 +23,7 @@ def test_repairs_train_on_questions_that_no_stage_before_has_seen():
 
 
 def test_an_aligned_model_has_no_lineage():
-    run = RepairStudy(aligned="mine", train_seeds=[1, 2])
+    run = RepairStudy(aligned="mine/own", train_seeds=[1, 2])
     assert run.start == "aligned" and run.first == 0 and run.repairs()["CFT"].parent is None
     assert list(run.before(fit=None)) == [("aligned", 1), ("aligned", 2)]
 
