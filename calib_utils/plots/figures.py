@@ -139,7 +139,7 @@ def histogram_panels(table: pd.DataFrame, xlabel: str, width: float = 3.6, heigh
 
 
 def surrogate_panels(table: pd.DataFrame):
-    """CATTO's target against confidence, a panel for each s (`studies.mixins.catto.CattoMethods.surrogate_targets`)."""
+    """CATTO's target against confidence, one panel per s (`studies.mixins.catto.CattoMethods.surrogate_targets`)."""
     sizes = list(dict.fromkeys(table["s"]))
     figure, axes = diagrams.panels(len(sizes), width=4.2, height=4.0, sharey=True)
     for ax, s in zip(axes, sizes, strict=True):
