@@ -291,8 +291,9 @@ def test_notebook_08_by_plain_papermill_leaves_the_shipped_figures_alone(tmp_pat
         assert list(pd.read_csv(made)["id"]) == [row["id"] for row in csv.DictReader(stream)]
 
 
+ASKED = STUDIES[FIRST.stem].defaults()["n_questions"]
 STUDY = [
-    'profile: str = "cpu"  # help\nn_questions: int = 240  # help\nfigures: str = ""  # help',
+    f'profile: str = "cpu"  # help\nn_questions: int = {ASKED}  # help\nfigures: str = ""  # help',
     "from calib_utils.studies.parameters import SamplingStudy; run = SamplingStudy.from_namespace(globals())",
     "print(run.profile, run.n_questions, run.n_samples, run.figures_dir)",
 ]
@@ -302,7 +303,7 @@ BY_HAND = ROOT / "runs" / "interactive" / "01_base_semantic_calibration" / "figu
 @pytest.mark.parametrize(
     ("cell", "injected", "expected"),
     [
-        ("cpu", {}, "cpu 240 50"),
+        ("cpu", {}, f"cpu {ASKED} 50"),
         ("smoke", {}, "smoke 34 10"),
         ("cpu", {"profile": "smoke"}, "smoke 34 10"),
         ("smoke", {"n_questions": 408}, "smoke 408 10"),
