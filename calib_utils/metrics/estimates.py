@@ -55,7 +55,7 @@ def _part(name: str, confidence, correct, group, n_boot: int, seed: int) -> inte
     return _kept_part(name, confidence.tobytes(), correct.tobytes(), group.tobytes(), n_boot, seed)
 
 
-@lru_cache(maxsize=1024)  # a notebook shows a model alone, then in differences
+@lru_cache(maxsize=10_000)  # a notebook shows a model alone, then in differences; 06 has some 9,000 of these parts
 def _kept_part(name: str, confidence: bytes, correct: bytes, group: bytes, n_boot: int, seed: int) -> intervals.Part:
     confidence, correct, group = np.frombuffer(confidence), np.frombuffer(correct), np.frombuffer(group, dtype=int)
     metric = METRICS[name]

@@ -202,10 +202,18 @@ def _uniforms(group, n_draws, within, seed):
     n, n_groups = len(group), int(group.max()) + 1
     if n_groups == n or within <= 0:
         return _independent(n, n_draws, seed)
+    shared, own = _normals(n_groups, n, n_draws, seed)
+    return special.ndtr(np.sqrt(np.float32(within)) * shared[:, group] + np.sqrt(np.float32(1 - within)) * own)
+
+
+@lru_cache(maxsize=_LEVELS)
+def _normals(n_groups: int, n: int, n_draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n_draws, n_groups) and (n_draws, n) standard normal numbers. Read-only: callers share them."""
     rng = np.random.default_rng(seed)
-    shared = rng.standard_normal((n_draws, n_groups), dtype=np.float32)[:, group]
-    own = rng.standard_normal((n_draws, n), dtype=np.float32)
-    return special.ndtr(np.sqrt(np.float32(within)) * shared + np.sqrt(np.float32(1 - within)) * own)
+    found = [rng.standard_normal((n_draws, size), dtype=np.float32) for size in (n_groups, n)]
+    for numbers in found:
+        numbers.flags.writeable = False
+    return found[0], found[1]
 
 
 @lru_cache(maxsize=_LEVELS)  # the same for every error of every model at these questions
