@@ -23,8 +23,8 @@ Key = tuple[str, str, str]  # family of questions, "base" or "trained", style
 class ChainMethods:
     """For the parameters of notebook 03 (`parameters.ChainStudy`); a family of questions goes by its data set."""
 
-    def _within(self, family: str, split: str, steps: int = 0) -> list[Question]:
-        return chains.reachable(self.load_questions(split, dataset=family), steps or self.max_steps)
+    def _within(self, family: str, split: str) -> list[Question]:
+        return chains.reachable(self.load_questions(split, dataset=family), self.max_steps)
 
     def test_questions(self, steps: int = 0) -> dict[str, list[Question]]:
         """Test questions of both families, without those that earlier runs reported on.
